@@ -1,0 +1,292 @@
+//! Blocking calls to Kubernetes, round an asynchronous client.
+//!
+//! This folder alone holds `async`. The runtime has one thread of its own,
+//! which drives connections, the watch (`watch.rs`) and log streams
+//! (`log_stream.rs`); a call blocks the thread that makes it and has a
+//! timeout. Calls are tried once: the worker owns the outcome.
+
+pub mod log_stream;
+pub mod watch;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::batch::v1 as batch;
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube_client::api::{Api, DeleteParams, ListParams, PostParams};
+use kube_client::config::{KubeConfigOptions, Kubeconfig};
+use kube_client::{Client, Config, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::runtime::Runtime;
+
+use crate::cluster::client::log_stream::LogStream;
+use crate::cluster::client::watch::PodWatch;
+use crate::cluster::error::{ClusterError, ClusterErrorKind};
+use crate::config::ClusterSettings;
+
+/// A call that is not answered by then has failed.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection that does not stand by then has failed.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The cluster, as far as an executor uses it. Shared by all workers.
+pub struct KubeCluster {
+    // Dropped last: the watch and the streams live on it.
+    runtime: Arc<Runtime>,
+    client: Client,
+    namespace: String,
+}
+
+/// What the executor's own Pod tells about how to make others.
+#[derive(Clone, Debug)]
+pub struct OwnPod {
+    /// Image of the executor's container.
+    pub image: String,
+    /// Names of the Secrets that pull it.
+    pub pull_secrets: Vec<String>,
+    /// Reference that makes an object go when the Pod goes.
+    pub owner: OwnerReference,
+}
+
+impl KubeCluster {
+    /// Reads the configuration and prepares the client; nothing is sent yet.
+    pub fn new(settings: &ClusterSettings) -> Result<KubeCluster, ClusterError> {
+        let fail = |cause: String| ClusterError {
+            call: "set up the Kubernetes client".to_string(),
+            kind: ClusterErrorKind::Configuration(cause),
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(2)
+            .thread_name("kube-io")
+            .enable_all()
+            .build()
+            .map_err(|error| fail(error.to_string()))?;
+        let client = runtime.block_on(async {
+            let mut config = load_config(settings).await.map_err(fail)?;
+            config.connect_timeout = Some(CONNECT_TIMEOUT);
+            config.default_retry = false;
+            Client::try_from(config).map_err(|error| fail(chain(&error)))
+        })?;
+        let namespace = settings.namespace.clone();
+        Ok(KubeCluster {
+            runtime: Arc::new(runtime),
+            client,
+            namespace,
+        })
+    }
+
+    /// Namespace in which everything is made.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Whether the API server answers and lets us see pods.
+    pub fn check(&self) -> Result<(), ClusterError> {
+        let pods = self.api::<core::Pod>();
+        let call = format!("list pods in namespace {}", self.namespace);
+        self.block(call, async move {
+            pods.list_metadata(&ListParams::default().limit(1)).await
+        })
+        .map(drop)
+    }
+
+    /// Reads the executor's own Pod, which may be in another namespace.
+    pub fn own_pod(&self, namespace: &str, name: &str) -> Result<OwnPod, ClusterError> {
+        let pods: Api<core::Pod> = Api::namespaced(self.client.clone(), namespace);
+        let pod_name = name.to_string();
+        let call = format!("read our own Pod {namespace}/{name}");
+        let pod = self.block(call, async move { pods.get(&pod_name).await })?;
+        let spec = pod.spec.unwrap_or_default();
+        let ours = |container: &&core::Container| container.name.contains("executor");
+        let container = spec
+            .containers
+            .iter()
+            .find(ours)
+            .or(spec.containers.first());
+        Ok(OwnPod {
+            image: container
+                .and_then(|container| container.image.clone())
+                .unwrap_or_default(),
+            pull_secrets: spec
+                .image_pull_secrets
+                .into_iter()
+                .flatten()
+                .map(|s| s.name)
+                .collect(),
+            owner: OwnerReference {
+                api_version: "v1".to_string(),
+                kind: "Pod".to_string(),
+                name: name.to_string(),
+                uid: pod.metadata.uid.unwrap_or_default(),
+                ..OwnerReference::default()
+            },
+        })
+    }
+
+    /// Creates a Secret. One that is there already is ours: names are new for
+    /// every attempt, so an earlier try must have got through.
+    pub fn create_secret(&self, secret: &core::Secret) -> Result<(), ClusterError> {
+        self.create("Secret", secret, secret.metadata.name.as_deref())
+    }
+
+    /// Creates a Job; one that is there already is ours.
+    pub fn create_job(&self, job: &batch::Job) -> Result<(), ClusterError> {
+        self.create("Job", job, job.metadata.name.as_deref())
+    }
+
+    /// Deletes a Job and, in the background, its pod. One that is gone is fine.
+    pub fn delete_job(&self, name: &str) -> Result<(), ClusterError> {
+        self.delete::<batch::Job>("Job", name)
+    }
+
+    /// Deletes a Secret. One that is gone is fine.
+    pub fn delete_secret(&self, name: &str) -> Result<(), ClusterError> {
+        self.delete::<core::Secret>("Secret", name)
+    }
+
+    /// Starts the one watch over all pods with this label value.
+    pub fn watch_pods(&self, instance: &str) -> PodWatch {
+        PodWatch::start(
+            &self.runtime,
+            self.client.clone(),
+            &self.namespace,
+            instance,
+        )
+    }
+
+    /// Follows the log of a container, from `since` or from the first byte.
+    pub fn follow_log(
+        &self,
+        pod: &str,
+        container: &str,
+        since: Option<jiff::Timestamp>,
+    ) -> LogStream {
+        let pods = self.api::<core::Pod>();
+        LogStream::start(&self.runtime, pods, pod, container, since)
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    fn create<K>(&self, kind: &str, object: &K, name: Option<&str>) -> Result<(), ClusterError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Serialize
+            + DeserializeOwned
+            + std::fmt::Debug,
+    {
+        let api = self.api::<K>();
+        let call = format!("create {kind} {}", name.unwrap_or_default());
+        let created = self.block(call, async move {
+            api.create(&PostParams::default(), object).await.map(drop)
+        });
+        match created {
+            Err(error) if error.is_conflict() => Ok(()),
+            other => other,
+        }
+    }
+
+    fn delete<K>(&self, kind: &str, name: &str) -> Result<(), ClusterError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug,
+    {
+        let api = self.api::<K>();
+        let call = format!("delete {kind} {name}");
+        let deleted = self.block(call, async move {
+            api.delete(name, &DeleteParams::background())
+                .await
+                .map(drop)
+        });
+        match deleted {
+            Err(error) if error.is_not_found() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// The one place where a thread waits for the runtime.
+    fn block<T>(
+        &self,
+        call: String,
+        future: impl Future<Output = Result<T, kube_client::Error>>,
+    ) -> Result<T, ClusterError> {
+        let timed = async { tokio::time::timeout(CALL_TIMEOUT, future).await };
+        match self.runtime.block_on(timed) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(ClusterError {
+                call,
+                kind: kind_of(error),
+            }),
+            Err(_) => Err(ClusterError {
+                call,
+                kind: ClusterErrorKind::Unreachable(format!("no answer in {CALL_TIMEOUT:?}")),
+            }),
+        }
+    }
+}
+
+/// The configured file; else what kubectl would use; else the service account.
+async fn load_config(settings: &ClusterSettings) -> Result<Config, String> {
+    let in_cluster = Config::incluster();
+    match (&settings.config_path, in_cluster) {
+        // The released manifests may name a file that only exists elsewhere.
+        (Some(path), Ok(config)) if !path.exists() => Ok(config),
+        (Some(path), _) => {
+            let file = Kubeconfig::read_from(path).map_err(|error| {
+                format!(
+                    "EXECUTOR_KUBERNETES_CONFIG_PATH={}: {}",
+                    path.display(),
+                    chain(&error)
+                )
+            })?;
+            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+                .await
+                .map_err(|error| format!("{}: {}", path.display(), chain(&error)))
+        }
+        (None, _) => Config::infer().await.map_err(|error| {
+            format!(
+                "neither a service account nor a kubeconfig was found; outside a cluster set \
+                 EXECUTOR_KUBERNETES_CONFIG_PATH or KUBECONFIG ({})",
+                chain(&error)
+            )
+        }),
+    }
+}
+
+/// Tells apart a refusal and no answer at all.
+fn kind_of(error: kube_client::Error) -> ClusterErrorKind {
+    match error {
+        kube_client::Error::Api(status) => ClusterErrorKind::Refused {
+            status: status.code,
+            reason: status.reason.clone(),
+            message: status.message.clone(),
+        },
+        other => ClusterErrorKind::Unreachable(chain(&other)),
+    }
+}
+
+/// An error with all its causes, since the first one rarely says what happened.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}

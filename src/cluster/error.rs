@@ -1,0 +1,97 @@
+//! What can go wrong in a call to Kubernetes, and what that means.
+
+use std::fmt;
+
+/// A call that did not do what it should.
+#[derive(Debug)]
+pub struct ClusterError {
+    /// What was tried, as in «create Job sg-executor-job-batches-17-…».
+    pub call: String,
+    /// What happened.
+    pub kind: ClusterErrorKind,
+}
+
+/// What happened to a call.
+#[derive(Debug)]
+pub enum ClusterErrorKind {
+    /// The configuration of the client cannot be used.
+    Configuration(String),
+    /// No answer: no connection, a broken one, or one that took too long.
+    Unreachable(String),
+    /// The API server refused.
+    Refused {
+        /// Status code of the answer.
+        status: u16,
+        /// Kubernetes' word for the refusal, such as `Forbidden`.
+        reason: String,
+        /// Its explanation.
+        message: String,
+    },
+}
+
+impl ClusterError {
+    /// Whether the same call may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match &self.kind {
+            ClusterErrorKind::Configuration(_) => false,
+            ClusterErrorKind::Unreachable(_) => true,
+            ClusterErrorKind::Refused { status, .. } => *status == 429 || *status >= 500,
+        }
+    }
+
+    /// Whether the object does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.has_status(404)
+    }
+
+    /// Whether the object exists already.
+    pub fn is_conflict(&self) -> bool {
+        self.has_status(409)
+    }
+
+    /// Whether the log was asked for too early or is gone.
+    pub fn is_bad_request(&self) -> bool {
+        self.has_status(400)
+    }
+
+    fn has_status(&self, wanted: u16) -> bool {
+        matches!(self.kind, ClusterErrorKind::Refused { status, .. } if status == wanted)
+    }
+}
+
+impl fmt::Display for ClusterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let call = &self.call;
+        match &self.kind {
+            ClusterErrorKind::Configuration(cause) => write!(f, "cannot {call}: {cause}"),
+            ClusterErrorKind::Unreachable(cause) => {
+                write!(
+                    f,
+                    "cannot {call}: no answer from the Kubernetes API: {cause}"
+                )
+            }
+            ClusterErrorKind::Refused { status: 401, .. } => write!(
+                f,
+                "cannot {call}: the Kubernetes API does not accept our credentials; check the \
+                 service account, or EXECUTOR_KUBERNETES_CONFIG_PATH"
+            ),
+            ClusterErrorKind::Refused {
+                status: 403,
+                message,
+                ..
+            } => write!(f, "cannot {call}: Kubernetes forbids it: {message}"),
+            ClusterErrorKind::Refused {
+                status,
+                reason,
+                message,
+            } => {
+                write!(
+                    f,
+                    "cannot {call}: Kubernetes refused ({status} {reason}): {message}"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for ClusterError {}

@@ -1,0 +1,12 @@
+//! The Kubernetes side: what is created for a job, what becomes of it, and
+//! the calls.
+//!
+//! `plan/` turns a job into objects and `status.rs` a pod's status into a
+//! verdict, both pure; `names.rs` has the names and labels; `client/` makes
+//! the calls and is the only room with `async` in it.
+
+pub mod client;
+pub mod error;
+pub mod names;
+pub mod plan;
+pub mod status;

@@ -1,0 +1,199 @@
+//! From a job to the objects that run it. Pure: the same job and settings
+//! give the same objects.
+//!
+//! One Secret or more carry what only the container that makes the workspace
+//! may see, and environment values that must not be in a pod's specification;
+//! one Job has one pod, whose init containers are the workspace and all steps
+//! but the last.
+
+pub mod pod;
+pub mod script;
+pub mod secrets;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::batch::v1 as batch;
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+use crate::cluster::names::{
+    COMMIT_LABEL, EXECUTOR_ANNOTATION, INSTANCE_LABEL, JOB_ID_LABEL, QUEUE_LABEL, REPOSITORY_LABEL,
+    RUN_LABEL, SETUP_CONTAINER, SETUP_KEY, label_value, step_container, step_log_key,
+};
+use crate::config::JobSettings;
+use crate::job::Job;
+use crate::logs::redact::Redactions;
+
+/// How long the cluster keeps a Job that its executor did not delete, in
+/// seconds: long enough for an executor to come back after an outage.
+const TTL_SECONDS: i32 = 1800;
+/// How much longer than any limit of ours the cluster lets a Job live, in
+/// seconds: the net below an executor that died.
+const NET_SECONDS: i64 = 600;
+
+/// What a plan needs to know beside the job.
+#[derive(Clone, Debug)]
+pub struct Setting<'a> {
+    /// Limits, images and security by configuration.
+    pub job: &'a JobSettings,
+    /// Namespace of every object.
+    pub namespace: &'a str,
+    /// Base URL of the Sourcegraph instance.
+    pub frontend_url: &'a str,
+    /// Value of the Authorization header for this job's requests.
+    pub authorization: String,
+    /// Name of this process towards Sourcegraph.
+    pub executor_name: &'a str,
+    /// Image that makes the workspace: our own.
+    pub workspace_image: &'a str,
+    /// Pull secrets of that image, beside the configured ones.
+    pub workspace_pull_secrets: &'a [String],
+    /// The executor's own Pod, where known and in the same namespace.
+    pub owner: Option<&'a OwnerReference>,
+    /// Name of the attempt.
+    pub run: String,
+}
+
+/// Everything that is created for a job.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Name of the attempt, and of the Job.
+    pub run: String,
+    /// Created before the Job, deleted after it.
+    pub secrets: Vec<core::Secret>,
+    /// The Job.
+    pub job: batch::Job,
+    /// The pod's containers in the order in which they run.
+    pub containers: Vec<PlannedContainer>,
+}
+
+/// A container, as the log knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedContainer {
+    /// Name of the container.
+    pub name: String,
+    /// Key of its log entry.
+    pub log_key: String,
+    /// Its command, as the log entry shows it; none for the workspace.
+    pub command: Option<Vec<String>>,
+}
+
+/// Plans a job that has steps.
+pub fn plan(job: &Job, setting: &Setting<'_>) -> Plan {
+    let redactions = Redactions::new(&job.redacted_values);
+    let steps = name_steps(job);
+    let environments = pod::environments(job, &setting.run, &redactions);
+    let secrets = secrets::secrets(job, setting, &environments);
+    let mut containers = vec![PlannedContainer {
+        name: SETUP_CONTAINER.to_string(),
+        log_key: SETUP_KEY.to_string(),
+        command: None,
+    }];
+    containers.extend(steps.iter().map(|step| PlannedContainer {
+        name: step.container.clone(),
+        log_key: step.log_key.clone(),
+        command: Some(script::command(job, step.index)),
+    }));
+    let template = core::PodTemplateSpec {
+        metadata: Some(metadata(job, setting, None)),
+        spec: Some(pod::pod(job, setting, &steps, environments, &secrets)),
+    };
+    let longest = setting
+        .job
+        .max_runtime
+        .as_secs()
+        .max(setting.job.deadline.as_secs());
+    let spec = batch::JobSpec {
+        active_deadline_seconds: Some(longest as i64 + NET_SECONDS),
+        backoff_limit: Some(0),
+        // A second pod could start while the first one still ends.
+        pod_replacement_policy: Some("Failed".to_string()),
+        ttl_seconds_after_finished: Some(TTL_SECONDS),
+        template,
+        ..batch::JobSpec::default()
+    };
+    Plan {
+        run: setting.run.clone(),
+        job: batch::Job {
+            metadata: metadata(job, setting, Some(setting.run.clone())),
+            spec: Some(spec),
+            status: None,
+        },
+        secrets: secrets.into_objects(),
+        containers,
+    }
+}
+
+/// A step with the names that it has in the cluster and in the log.
+pub struct NamedStep {
+    /// Its place in the job.
+    pub index: usize,
+    /// Name of its container.
+    pub container: String,
+    /// Key of its log entry.
+    pub log_key: String,
+}
+
+fn name_steps(job: &Job) -> Vec<NamedStep> {
+    let mut taken = std::collections::HashSet::new();
+    let name = |(index, step): (usize, &crate::job::Step)| {
+        let mut container = step_container(index, &step.key);
+        // `a.b` and `a-b` would meet in one name.
+        if !taken.insert(container.clone()) {
+            container = format!("step-{index}");
+        }
+        NamedStep {
+            index,
+            container,
+            log_key: step_log_key(&step.key),
+        }
+    };
+    job.steps.iter().enumerate().map(name).collect()
+}
+
+/// Labels to select by and annotations to read, the same on all objects.
+fn metadata(job: &Job, setting: &Setting<'_>, name: Option<String>) -> ObjectMeta {
+    let mut labels = BTreeMap::from([
+        (
+            "app.kubernetes.io/name".to_string(),
+            "sourcegraph-executor-job".to_string(),
+        ),
+        (
+            "app.kubernetes.io/managed-by".to_string(),
+            "sourcegraph-executor".to_string(),
+        ),
+        (
+            INSTANCE_LABEL.to_string(),
+            label_value(setting.executor_name),
+        ),
+        (RUN_LABEL.to_string(), setting.run.clone()),
+        (QUEUE_LABEL.to_string(), label_value(&job.queue)),
+        (JOB_ID_LABEL.to_string(), label_value(&job.id.to_string())),
+    ]);
+    let mut annotations = BTreeMap::from([(
+        EXECUTOR_ANNOTATION.to_string(),
+        setting.executor_name.to_string(),
+    )]);
+    if let Some(repository) = &job.repository {
+        let full = [
+            (REPOSITORY_LABEL, &repository.name),
+            (COMMIT_LABEL, &repository.commit),
+        ];
+        for (key, value) in full {
+            labels.insert(key.to_string(), label_value(value));
+            annotations.insert(key.to_string(), value.clone());
+        }
+    }
+    let owned = name.is_some();
+    ObjectMeta {
+        namespace: name.is_some().then(|| setting.namespace.to_string()),
+        name,
+        labels: Some(labels),
+        annotations: Some(annotations),
+        owner_references: setting
+            .owner
+            .filter(|_| owned)
+            .map(|owner| vec![owner.clone()]),
+        ..ObjectMeta::default()
+    }
+}

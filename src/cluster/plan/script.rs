@@ -1,0 +1,147 @@
+//! The shell script of a step, and what runs it.
+
+use crate::job::{Job, Step};
+
+/// Where the workspace is mounted in every container.
+pub const WORKSPACE: &str = "/job";
+/// Directory of the step scripts, relative to the workspace.
+const SCRIPT_DIR: &str = ".sourcegraph-executor";
+
+/// Path of a step's script, relative to the workspace.
+pub fn path(job: &Job, index: usize) -> String {
+    let name = match &job.repository {
+        Some(repository) => {
+            format!(
+                "{}@{}",
+                repository.name.replace('/', "_"),
+                repository.commit
+            )
+        }
+        None => "no-repository".to_string(),
+    };
+    // A file name ends at 255 bytes; repository names may be longer.
+    let end = (0..=200.min(name.len()))
+        .rev()
+        .find(|end| name.is_char_boundary(*end));
+    let name = &name[..end.unwrap_or(0)];
+    format!("{SCRIPT_DIR}/{}.{index}_{name}.sh", job.id)
+}
+
+/// The command of a step's container, which is also what its log entry shows.
+pub fn command(job: &Job, index: usize) -> Vec<String> {
+    vec![
+        "/bin/sh".to_string(),
+        format!("{WORKSPACE}/{}", path(job, index)),
+    ]
+}
+
+/// The script of a step.
+///
+/// It first looks whether an earlier step asked to skip this one, then goes
+/// on under bash where the image has it, then runs the commands with tracing
+/// and without an end at the first failing line, as the reference does. Only
+/// shell built-ins are used, since an image may have nothing else.
+pub fn script(step: &Step) -> String {
+    let key = single_quoted(&step.key);
+    let commands = step.commands.join("\n");
+    format!(
+        r#"if [ "${{1-}}" != skip-check ]; then
+  if [ -f {WORKSPACE}/skip.json ]; then
+    skip=
+    while IFS= read -r line || [ -n "$line" ]; do skip="$skip$line"; done <{WORKSPACE}/skip.json
+    case "$skip" in
+      *'"nextStep"'*)
+        skip="${{skip#*\"nextStep\"}}"
+        skip="${{skip#*\"}}"
+        skip="${{skip%%\"*}}"
+        step={key}
+        case "$step" in *"$skip") ;; *) exit 0 ;; esac
+        ;;
+    esac
+    unset skip line step
+  fi
+  if command -p -v bash >/dev/null 2>&1; then
+    exec "$(command -p -v bash)" "$0" skip-check
+  elif [ -x /bin/bash ]; then
+    exec /bin/bash "$0" skip-check
+  fi
+fi
+set +e
+set -x
+
+{commands}
+"#
+    )
+}
+
+/// A text as one word of the shell, whatever it holds.
+fn single_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    fn run(shell: &str, key: &str, commands: &[&str], skip: Option<&str>) -> (i32, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let step = Step {
+            key: key.to_string(),
+            image: "image".to_string(),
+            commands: commands.iter().map(|line| line.to_string()).collect(),
+            dir: String::new(),
+            env: Vec::new(),
+        };
+        let workspace = dir.path().to_str().unwrap();
+        let text = script(&step).replace("/job/skip.json", &format!("{workspace}/skip.json"));
+        let file = dir.path().join("step.sh");
+        std::fs::write(&file, text).unwrap();
+        if let Some(skip) = skip {
+            std::fs::write(dir.path().join("skip.json"), skip).unwrap();
+        }
+        let output = Command::new(shell).arg(&file).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code().unwrap(), text)
+    }
+
+    #[test]
+    fn commands_go_on_after_a_failing_line() {
+        let result = run("/bin/sh", "a", &["false", "echo on", "exit 7"], None);
+        assert_eq!(result, (7, "on\n".to_string()));
+    }
+
+    #[test]
+    fn bash_is_used_where_it_exists() {
+        let result = run("/bin/sh", "a", &["echo ${BASH_VERSION:+bash} $1"], None);
+        assert_eq!(result, (0, "bash skip-check\n".to_string()));
+    }
+
+    #[test]
+    fn steps_before_the_next_one_are_skipped() {
+        let skip = Some("{\n  \"nextStep\": \"step.2.pre\"\n}");
+        assert_eq!(
+            run("/bin/sh", "step.1.run", &["echo ran"], skip),
+            (0, String::new())
+        );
+        assert_eq!(
+            run("/bin/sh", "step.2.pre", &["echo ran"], skip),
+            (0, "ran\n".to_string())
+        );
+        let end = Some(r#"{"nextStep":"step.9.pre"}"#);
+        assert_eq!(
+            run("/bin/sh", "step.2.pre", &["echo ran"], end),
+            (0, String::new())
+        );
+    }
+
+    #[test]
+    fn quotes_in_a_key_do_no_harm() {
+        let skip = Some(r#"{"nextStep":"x"}"#);
+        assert_eq!(
+            run("/bin/sh", "it's $(id)", &["echo ran"], skip),
+            (0, String::new())
+        );
+    }
+}

@@ -1,0 +1,228 @@
+//! `executor run`: wires the rooms together, starts and stops them in order.
+//!
+//! Start: frontend and cluster answer, heartbeat, watch, workers, dequeue.
+//! Stop: take no more, wait for the workers up to the drain limit, stop what
+//! is left, last heartbeat, end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{RecvTimeoutError, bounded, select};
+
+use crate::backoff::{self, Backoff};
+use crate::cluster::client::{KubeCluster, OwnPod};
+use crate::cluster::names::{executor_name, label_value};
+use crate::config::Config;
+use crate::dequeue;
+use crate::exit::Exit;
+use crate::heartbeat::{Heartbeat, Registry};
+use crate::pool::Pool;
+use crate::queue::client::QueueClient;
+use crate::shutdown::Shutdown;
+use crate::worker::{self, Shared};
+
+/// The image that makes workspaces where our own cannot be found out.
+const DEFAULT_WORKSPACE_IMAGE: &str = concat!("sourcegraph/executor:", env!("CARGO_PKG_VERSION"));
+/// How long jobs have, once stopped, to clean up and report.
+const CLEAN_UP_LIMIT: Duration = Duration::from_secs(90);
+/// How long a forced end waits for objects to be deleted.
+const FORCED_LIMIT: Duration = Duration::from_secs(5);
+
+/// What the daemon knows of the place where it runs.
+pub struct Place {
+    /// Name of the host, which is the name of the Pod in a cluster.
+    pub host: String,
+    /// Namespace of the own Pod, in a cluster.
+    pub namespace: Option<String>,
+    /// Directory for large output.
+    pub spool_dir: PathBuf,
+}
+
+/// Runs until a stop was requested and carried out.
+pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
+    let name = executor_name(&place.host);
+    let queue = QueueClient::new(config.queue.clone(), &name);
+    let cluster = match KubeCluster::new(&config.cluster) {
+        Ok(cluster) => cluster,
+        Err(error) => {
+            log::error!("{error}.");
+            return Exit::Failed;
+        }
+    };
+    if !connect(&queue, &cluster, shutdown) {
+        return Exit::Clean;
+    }
+    let shared = Arc::new(share(&config, place, name, queue, cluster));
+    let started = Heartbeat::start(shared.queue.clone(), shared.registry.clone())
+        .and_then(|heartbeat| Ok((heartbeat, start_workers(&shared, config.workers)?)));
+    let (heartbeat, pool) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            log::error!("Cannot start threads: {error}.");
+            return Exit::Failed;
+        }
+    };
+    log::info!(
+        "Connected to Sourcegraph at {} and to Kubernetes namespace {}; listening on queue {} \
+         with {} {}.",
+        shared.queue.url(),
+        shared.cluster.namespace(),
+        config.queue.name,
+        config.workers,
+        if config.workers == 1 {
+            "worker"
+        } else {
+            "workers"
+        }
+    );
+    dequeue_until_stopped(&config, &shared, &pool, shutdown);
+    let exit = drain(&shared, pool, config.drain_timeout, shutdown);
+    heartbeat.stop();
+    exit
+}
+
+/// Waits until both sides answer. False if a stop was requested before.
+fn connect(queue: &QueueClient, cluster: &KubeCluster, shutdown: &Shutdown) -> bool {
+    // A heartbeat without jobs is what makes the executor known.
+    let frontend = || {
+        queue
+            .heartbeat(&[])
+            .map(drop)
+            .map_err(|error| error.to_string())
+    };
+    let kubernetes = || cluster.check().map_err(|error| error.to_string());
+    until_it_works("Sourcegraph", frontend, shutdown)
+        && until_it_works("Kubernetes", kubernetes, shutdown)
+}
+
+fn until_it_works(what: &str, check: impl Fn() -> Result<(), String>, shutdown: &Shutdown) -> bool {
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+    loop {
+        match check() {
+            Ok(()) => return true,
+            Err(problem) => {
+                let wait = backoff.next(backoff::random());
+                log::error!("Not connected to {what}, next try in {wait:.1?}: {problem}.");
+                if !shutdown.wait(wait) {
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+fn share(
+    config: &Config,
+    place: Place,
+    executor_name: String,
+    queue: QueueClient,
+    cluster: KubeCluster,
+) -> Shared {
+    let own_pod = find_own_pod(&cluster, &place);
+    let own_image = own_pod.as_ref().map(|pod| pod.image.clone());
+    let workspace_image = config
+        .job
+        .workspace_image
+        .clone()
+        .or(own_image)
+        .unwrap_or_else(|| DEFAULT_WORKSPACE_IMAGE.to_string());
+    log::debug!("This is executor {executor_name}; workspaces by image {workspace_image}.");
+    Shared {
+        watch: cluster.watch_pods(&label_value(&executor_name)),
+        own_pod_owns: place.namespace.as_deref() == Some(cluster.namespace()),
+        registry: Registry::default(),
+        settings: config.job.clone(),
+        password: config.queue.password.clone(),
+        spool_dir: place.spool_dir,
+        queue,
+        cluster,
+        executor_name,
+        workspace_image,
+        own_pod,
+    }
+}
+
+/// In a cluster, our own Pod tells which image we are and can own what we
+/// make. Without the permission to read it, both are left out.
+fn find_own_pod(cluster: &KubeCluster, place: &Place) -> Option<OwnPod> {
+    let namespace = place.namespace.as_deref()?;
+    match cluster.own_pod(namespace, &place.host) {
+        Ok(pod) => Some(pod),
+        Err(error) => {
+            log::warn!(
+                "Without our own Pod, workspaces are made by EXECUTOR_WORKSPACE_IMAGE or \
+                 {DEFAULT_WORKSPACE_IMAGE}, and jobs do not go with the Pod: {error}."
+            );
+            None
+        }
+    }
+}
+
+fn start_workers(shared: &Arc<Shared>, size: usize) -> std::io::Result<Pool<worker::Assignment>> {
+    let shared = Arc::clone(shared);
+    Pool::start(size, move |assignment| worker::run(&shared, assignment))
+}
+
+/// The dequeue thread, and this one waiting for it.
+fn dequeue_until_stopped(
+    config: &Config,
+    shared: &Shared,
+    pool: &Pool<worker::Assignment>,
+    shutdown: &Shutdown,
+) {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("dequeue".to_string())
+            .spawn_scoped(scope, || {
+                let poll = config.queue.poll_interval;
+                dequeue::run(&shared.queue, &shared.registry, pool, poll, shutdown);
+            });
+        if let Err(error) = thread {
+            log::error!("Cannot start the dequeue thread: {error}.");
+        }
+    });
+}
+
+/// Lets running jobs end, up to the limit, then makes them.
+fn drain(
+    shared: &Arc<Shared>,
+    pool: Pool<worker::Assignment>,
+    limit: Duration,
+    shutdown: &Shutdown,
+) -> Exit {
+    match shared.registry.len() {
+        0 => log::info!("Stopping; no job runs."),
+        jobs => log::info!("Stopping; {jobs} jobs run and have {limit:?} to end."),
+    }
+    let (sender, joined) = bounded::<()>(0);
+    // Whoever joins the workers may have to be left behind.
+    std::thread::spawn(move || {
+        pool.join();
+        drop(sender);
+    });
+    let waited = select! {
+        recv(joined) -> _ => return Exit::Clean,
+        recv(shutdown.force()) -> _ => FORCED_LIMIT,
+        default(limit) => {
+            log::warn!("{} jobs still run after {limit:?}; stopping them.", shared.registry.len());
+            CLEAN_UP_LIMIT
+        }
+    };
+    shared.registry.stop_all();
+    let end = Instant::now() + waited;
+    loop {
+        select! {
+            recv(joined) -> _ => break,
+            recv(shutdown.force()) -> _ => {
+                let _ = joined.recv_deadline(end.min(Instant::now() + FORCED_LIMIT));
+                break;
+            }
+            default(end.saturating_duration_since(Instant::now())) => break,
+        }
+    }
+    match joined.recv_timeout(Duration::ZERO) {
+        Err(RecvTimeoutError::Disconnected) if waited == CLEAN_UP_LIMIT => Exit::Clean,
+        _ => Exit::Forced,
+    }
+}

@@ -1,0 +1,32 @@
+//! How the process ends, as a number for whoever started it.
+
+use std::process::ExitCode;
+
+/// Every way to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Everything was done, or a stop was carried out in order.
+    Clean,
+    /// The command failed: the configuration is wrong, or what the command
+    /// was to do did not succeed. The log says what.
+    Failed,
+    /// A second signal ended the process before its jobs had ended.
+    Forced,
+}
+
+impl Exit {
+    /// The number: 0, 1 or 2.
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Clean => 0,
+            Exit::Failed => 1,
+            Exit::Forced => 2,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit.code())
+    }
+}

@@ -1,0 +1,208 @@
+//! Keeps the server informed of the jobs that run here, and hears from it
+//! which of them were cancelled or are not ours any more.
+//!
+//! A thread of its own that nothing else can block: a job whose heartbeats
+//! stop for 25 s is given to another executor.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use crate::queue::client::QueueClient;
+use crate::shutdown::Nothing;
+
+/// The server takes five missed ones for a dead executor.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Why a job must stop before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// A user cancelled it.
+    Cancelled,
+    /// The server gave it to someone else, or does not know it.
+    NotOurs,
+    /// The executor stops, and the time to drain is over.
+    DrainLimit,
+}
+
+/// The jobs that run here, from dequeue to mark.
+#[derive(Clone, Default)]
+pub struct Registry(Arc<Mutex<BTreeMap<i64, Running>>>);
+
+struct Running {
+    stop: Sender<Stop>,
+    cancelled: bool,
+}
+
+impl Registry {
+    /// Adds a job; `None` if it runs here already.
+    pub fn add(&self, id: i64) -> Option<Receiver<Stop>> {
+        let mut jobs = self.lock();
+        if jobs.contains_key(&id) {
+            return None;
+        }
+        // A cancellation, a loss and the drain limit can come once each.
+        let (stop, stops) = bounded(3);
+        jobs.insert(
+            id,
+            Running {
+                stop,
+                cancelled: false,
+            },
+        );
+        Some(stops)
+    }
+
+    /// Removes a job after its mark.
+    pub fn remove(&self, id: i64) {
+        self.lock().remove(&id);
+    }
+
+    /// Number of jobs that run here.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether no job runs here.
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// Stops every job, because the time to drain is over.
+    pub fn stop_all(&self) {
+        for running in self.lock().values() {
+            let _ = running.stop.try_send(Stop::DrainLimit);
+        }
+    }
+
+    fn ids(&self) -> Vec<i64> {
+        self.lock().keys().copied().collect()
+    }
+
+    /// Acts on an answer: only jobs that were sent are judged by it, since a
+    /// job that was dequeued meanwhile cannot be in it.
+    fn apply(&self, sent: &[i64], answer: &crate::queue::wire::HeartbeatAnswer) {
+        let mut jobs = self.lock();
+        for id in sent {
+            if answer.cancel.contains(id) {
+                match jobs.get_mut(id) {
+                    Some(running) if !running.cancelled => {
+                        running.cancelled = true;
+                        let _ = running.stop.try_send(Stop::Cancelled);
+                    }
+                    _ => {}
+                }
+            } else if !answer.known.contains(id)
+                && let Some(running) = jobs.remove(id)
+            {
+                let _ = running.stop.try_send(Stop::NotOurs);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<i64, Running>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The running heartbeat; `stop` ends it.
+pub struct Heartbeat {
+    stop: Sender<Nothing>,
+    thread: JoinHandle<()>,
+}
+
+impl Heartbeat {
+    /// Starts the thread.
+    pub fn start(queue: QueueClient, registry: Registry) -> std::io::Result<Heartbeat> {
+        let (stop, stopped) = bounded(0);
+        let thread = std::thread::Builder::new()
+            .name("heartbeat".to_string())
+            .stack_size(256 * 1024)
+            .spawn(move || run(&queue, &registry, &stopped))?;
+        Ok(Heartbeat { stop, thread })
+    }
+
+    /// Ends the thread and waits for it.
+    pub fn stop(self) {
+        drop(self.stop);
+        if self.thread.join().is_err() {
+            log::error!("The heartbeat thread panicked.");
+        }
+    }
+}
+
+fn run(queue: &QueueClient, registry: &Registry, stopped: &Receiver<Nothing>) {
+    let mut failing_since: Option<Instant> = None;
+    let mut next = Instant::now() + INTERVAL;
+    while stopped.recv_deadline(next) == Err(RecvTimeoutError::Timeout) {
+        next = Instant::now() + INTERVAL;
+        let sent = registry.ids();
+        match queue.heartbeat(&sent) {
+            Ok(answer) => {
+                if let Some(since) = failing_since.take() {
+                    log::info!("Heartbeats arrive again, after {:.0?}.", since.elapsed());
+                }
+                registry.apply(&sent, &answer);
+            }
+            Err(error) => {
+                if failing_since.is_none() {
+                    log::warn!(
+                        "A heartbeat failed; after 25 s without one the server gives our jobs \
+                         to other executors: {error}."
+                    );
+                }
+                failing_since.get_or_insert_with(Instant::now);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::wire::HeartbeatAnswer;
+
+    fn answer(known: &[i64], cancel: &[i64]) -> HeartbeatAnswer {
+        HeartbeatAnswer {
+            known: known.iter().copied().collect(),
+            cancel: cancel.iter().copied().collect(),
+        }
+    }
+
+    #[test]
+    fn a_job_the_server_forgot_is_stopped() {
+        let registry = Registry::default();
+        let stops = registry.add(17).unwrap();
+        registry.apply(&[17], &answer(&[], &[]));
+        assert_eq!(stops.try_recv(), Ok(Stop::NotOurs));
+        assert!(registry.is_empty(), "it is not in the next heartbeat");
+    }
+
+    #[test]
+    fn a_job_dequeued_meanwhile_is_not_judged() {
+        let registry = Registry::default();
+        let stops = registry.add(18).unwrap();
+        registry.apply(&[17], &answer(&[17], &[]));
+        assert!(stops.is_empty());
+    }
+
+    #[test]
+    fn a_cancelled_job_is_told_once_and_kept() {
+        let registry = Registry::default();
+        let stops = registry.add(17).unwrap();
+        registry.apply(&[17], &answer(&[17], &[17]));
+        registry.apply(&[17], &answer(&[17], &[17]));
+        assert_eq!(stops.try_iter().collect::<Vec<_>>(), [Stop::Cancelled]);
+        assert_eq!(registry.len(), 1);
+    }
+
+    #[test]
+    fn a_job_runs_here_once_only() {
+        let registry = Registry::default();
+        assert!(registry.add(17).is_some());
+        assert!(registry.add(17).is_none());
+    }
+}

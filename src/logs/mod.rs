@@ -1,0 +1,9 @@
+//! From what a container writes to what the server shows.
+//!
+//! `records.rs` takes the kubelet's times out and resumes broken streams,
+//! `redact.rs` hides secrets, `output.rs` collects, `upload.rs` sends.
+
+pub mod output;
+pub mod records;
+pub mod redact;
+pub mod upload;

@@ -1,0 +1,205 @@
+//! Replaces secrets in a stream of bytes, wherever the chunks are cut.
+//!
+//! Of several secrets that begin at one place the longest wins, so that the
+//! result never depends on the order of a map. Bytes are held back only while
+//! they may be the beginning of a secret.
+
+use std::collections::BTreeMap;
+
+use aho_corasick::{AhoCorasick, MatchKind};
+
+/// The secrets of a job, and what stands in their place.
+pub struct Redactions {
+    searcher: Option<AhoCorasick>,
+    secrets: Vec<Vec<u8>>,
+    replacements: Vec<Vec<u8>>,
+}
+
+impl Redactions {
+    /// Takes secret → replacement. An empty secret would match everywhere and
+    /// is left out. A secret that JSON writes differently is also hidden in
+    /// that form, since steps print events as JSON.
+    pub fn new(values: &BTreeMap<String, String>) -> Redactions {
+        let mut all: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        for (secret, replacement) in values.iter().filter(|(secret, _)| !secret.is_empty()) {
+            let (escaped, replaced) = (in_json(secret), in_json(replacement));
+            if escaped != *secret {
+                all.insert(escaped.into_bytes(), replaced.into_bytes());
+            }
+            all.insert(
+                secret.clone().into_bytes(),
+                replacement.clone().into_bytes(),
+            );
+        }
+        let (secrets, replacements): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+        let searcher = (!secrets.is_empty()).then(|| {
+            AhoCorasick::builder()
+                .match_kind(MatchKind::LeftmostLongest)
+                .build(&secrets)
+                .expect("secrets of a job are far below the limits of the search")
+        });
+        Redactions {
+            searcher,
+            secrets,
+            replacements,
+        }
+    }
+
+    /// Replaces every secret in a text that is complete.
+    pub fn redact(&self, text: &str) -> String {
+        let mut redactor = Redactor::default();
+        let mut out = Vec::new();
+        redactor.push(self, text.as_bytes(), &mut out);
+        redactor.finish(self, &mut out);
+        String::from_utf8(out)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+    }
+
+    /// Whether a text holds a secret.
+    pub fn matches(&self, text: &str) -> bool {
+        self.searcher
+            .as_ref()
+            .is_some_and(|searcher| searcher.is_match(text))
+    }
+
+    /// Length of the longest end of `bytes` that begins a longer secret.
+    fn held_back(&self, bytes: &[u8]) -> usize {
+        self.secrets
+            .iter()
+            .map(|secret| {
+                let most = bytes.len().min(secret.len() - 1);
+                (1..=most)
+                    .rev()
+                    .find(|length| bytes.ends_with(&secret[..*length]))
+                    .unwrap_or(0)
+            })
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+fn in_json(text: &str) -> String {
+    let quoted = serde_json::Value::from(text).to_string();
+    quoted[1..quoted.len() - 1].to_string()
+}
+
+/// The state of one stream: the bytes that may begin a secret.
+#[derive(Debug, Default)]
+pub struct Redactor {
+    held: Vec<u8>,
+}
+
+impl Redactor {
+    /// Reads a chunk and appends what is certain.
+    pub fn push(&mut self, redactions: &Redactions, chunk: &[u8], out: &mut Vec<u8>) {
+        if redactions.searcher.is_none() {
+            out.extend_from_slice(chunk);
+            return;
+        }
+        self.held.extend_from_slice(chunk);
+        // From here on a secret could be longer than what was read. Whatever
+        // begins before is decided: it cannot be the beginning of a longer one.
+        let certain = self.held.len() - redactions.held_back(&self.held);
+        self.replace(redactions, certain, out);
+    }
+
+    /// Ends the stream. What was held back is no long secret, but a shorter
+    /// one may be inside.
+    pub fn finish(&mut self, redactions: &Redactions, out: &mut Vec<u8>) {
+        self.replace(redactions, self.held.len(), out);
+    }
+
+    /// Passes on what begins before `certain`, secrets replaced.
+    fn replace(&mut self, redactions: &Redactions, certain: usize, out: &mut Vec<u8>) {
+        let mut done = 0;
+        let found = redactions
+            .searcher
+            .iter()
+            .flat_map(|searcher| searcher.find_iter(&self.held));
+        for found in found.take_while(|found| found.start() < certain) {
+            out.extend_from_slice(&self.held[done..found.start()]);
+            out.extend_from_slice(&redactions.replacements[found.pattern().as_usize()]);
+            done = found.end();
+        }
+        // A match can reach over the border; what it took is not searched again.
+        let end = certain.max(done);
+        out.extend_from_slice(&self.held[done..end]);
+        self.held.drain(..end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn redactions(pairs: &[(&str, &str)]) -> Redactions {
+        Redactions::new(
+            &pairs
+                .iter()
+                .map(|(secret, replacement)| (secret.to_string(), replacement.to_string()))
+                .collect(),
+        )
+    }
+
+    fn in_chunks(redactions: &Redactions, text: &str, size: usize) -> String {
+        let (mut redactor, mut out) = (Redactor::default(), Vec::new());
+        for chunk in text.as_bytes().chunks(size) {
+            redactor.push(redactions, chunk, &mut out);
+        }
+        redactor.finish(redactions, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn secrets_are_found_at_every_border() {
+        let redactions = redactions(&[("walnut", "[w]"), ("nutmeg", "[n]"), ("wal", "[s]")]);
+        let text = "a walnutmeg wal walnut nutwalnutmegnutme wal";
+        let expected = "a [w]meg [s] [w] nut[w]megnutme [s]";
+        for size in 1..=text.len() {
+            assert_eq!(
+                in_chunks(&redactions, text, size),
+                expected,
+                "chunks of {size}"
+            );
+        }
+    }
+
+    #[test]
+    fn of_two_secrets_the_longer_wins() {
+        let redactions = redactions(&[("X", "x"), ("token-executor X", "token-executor y")]);
+        assert_eq!(
+            redactions.redact("token-executor X and X"),
+            "token-executor y and x"
+        );
+    }
+
+    #[test]
+    fn a_short_secret_inside_a_held_one_is_found() {
+        let redactions = redactions(&[("abcdef", "1"), ("bc", "2")]);
+        assert_eq!(in_chunks(&redactions, "abcd", 1), "a2d");
+    }
+
+    #[test]
+    fn secrets_over_several_lines_are_found() {
+        let redactions = redactions(&[("-KEY-\nabc\n-END-", "[key]")]);
+        assert_eq!(redactions.redact("x\n-KEY-\nabc\n-END-\ny"), "x\n[key]\ny");
+        assert_eq!(
+            redactions.redact(r#"{"k":"-KEY-\nabc\n-END-"}"#),
+            r#"{"k":"[key]"}"#
+        );
+    }
+
+    #[test]
+    fn an_empty_secret_changes_nothing() {
+        let redactions = redactions(&[("", "oops")]);
+        assert_eq!(redactions.redact("plain"), "plain");
+    }
+
+    #[test]
+    fn only_what_may_be_secret_is_held_back() {
+        let redactions = redactions(&[("walnut", "[w]")]);
+        let (mut redactor, mut out) = (Redactor::default(), Vec::new());
+        redactor.push(&redactions, b"no secret here: wa", &mut out);
+        assert_eq!(out, b"no secret here: ");
+    }
+}

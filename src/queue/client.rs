@@ -1,0 +1,361 @@
+//! The calls of the executor API, over blocking HTTP.
+//!
+//! The only room that knows of methods, headers and status codes. Calls are
+//! tried once and every one has a timeout; clones share one connection pool.
+
+use std::io::{Cursor, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use ureq::typestate::WithBody;
+use ureq::{Agent, Body, RequestBuilder, SendBody};
+
+use crate::config::QueueSettings;
+use crate::http::{self, Timeouts};
+use crate::job::Outcome;
+use crate::logs::output::OutputReader;
+use crate::queue::error::{QueueError, QueueErrorKind};
+use crate::queue::wire::{
+    API_VERSION, DequeueRequest, Dequeued, HeartbeatAnswer, HeartbeatRequest, LogEntryHead,
+    MarkRequest, Ticket, read_job,
+};
+
+/// A dequeue makes the server prepare a job, which takes it a moment.
+const DEQUEUE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A heartbeat that takes longer has no worth: the next one is due, and the
+/// server gives jobs away after 25 s without one.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(8);
+/// Marks can make the server work: it reads the results out of the logs.
+const MARK_TIMEOUT: Duration = Duration::from_secs(60);
+/// A log update may be large; as long as bytes flow it may go on.
+const LOG_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// For calls that set none of their own.
+const TIMEOUTS: Timeouts = Timeouts {
+    connect: Duration::from_secs(10),
+    response: LOG_IDLE_TIMEOUT,
+    silence: LOG_IDLE_TIMEOUT,
+    total: Duration::from_secs(3600),
+};
+/// No answer of the API but a job is larger than this.
+const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// A job carries its files inline; cached diffs can be tens of MiB.
+const JOB_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Speaks with one queue of one Sourcegraph instance. Cheap to clone.
+#[derive(Clone)]
+pub struct QueueClient {
+    agent: Agent,
+    settings: Arc<QueueSettings>,
+    executor_name: Arc<str>,
+    /// Basic authentication until the server refuses it for the token scheme.
+    basic: Arc<AtomicBool>,
+}
+
+/// A log entry as it is now.
+pub struct LogEntry {
+    /// Key that the server groups by.
+    pub key: String,
+    /// The command, already redacted.
+    pub command: Option<Vec<String>>,
+    /// When the container started.
+    pub started: Timestamp,
+    /// Exit code, once known.
+    pub exit_code: Option<i32>,
+    /// Run time, once known.
+    pub duration: Option<Duration>,
+    /// The whole output so far.
+    pub output: OutputReader,
+}
+
+impl QueueClient {
+    /// Prepares the calls; nothing is sent yet.
+    pub fn new(settings: QueueSettings, executor_name: &str) -> QueueClient {
+        QueueClient {
+            agent: http::agent(TIMEOUTS),
+            basic: Arc::new(AtomicBool::new(settings.username.is_some())),
+            settings: Arc::new(settings),
+            executor_name: executor_name.into(),
+        }
+    }
+
+    /// Base URL of the instance.
+    pub fn url(&self) -> &str {
+        &self.settings.frontend_url
+    }
+
+    /// The value of the Authorization header of calls for this job, for the
+    /// container that clones and fetches files.
+    pub fn authorization(&self, token: Option<&str>) -> String {
+        match token {
+            Some(token) => format!("Bearer {token}"),
+            None => self.executor_authorization(),
+        }
+    }
+
+    /// Asks for a job; `None` when there is nothing to do.
+    pub fn dequeue(&self) -> Result<Option<Dequeued>, QueueError> {
+        const CALL: &str = "dequeue";
+        let body = json(&DequeueRequest {
+            executor_name: &self.executor_name,
+            version: API_VERSION,
+            num_cpus: self.settings.num_cpus,
+            memory: &self.settings.memory,
+            disk_space: &self.settings.disk_space,
+        });
+        let queue = &self.settings.name;
+        let answer = self.send_as_executor(CALL, queue, DEQUEUE_TIMEOUT, &body)?;
+        match answer.status {
+            204 => Ok(None),
+            200 => read_job(queue, &answer.body)
+                .map(Some)
+                .map_err(|problem| self.error(CALL, QueueErrorKind::Malformed(problem))),
+            _ => Err(self.refused(CALL, answer)),
+        }
+    }
+
+    /// Tells that the executor and these jobs are alive, and learns which of
+    /// them are still ours and which were cancelled.
+    pub fn heartbeat(&self, job_ids: &[i64]) -> Result<HeartbeatAnswer, QueueError> {
+        const CALL: &str = "heartbeat";
+        let body = json(&HeartbeatRequest {
+            version: "V2",
+            executor_name: &self.executor_name,
+            job_ids,
+            os: std::env::consts::OS,
+            architecture: go_architecture(),
+            docker_version: "",
+            executor_version: env!("CARGO_PKG_VERSION"),
+            git_version: "",
+            ignite_version: "",
+            src_cli_version: "",
+            prometheus_metrics: "",
+        });
+        let answer = self.send_as_executor(CALL, &self.settings.name, HEARTBEAT_TIMEOUT, &body)?;
+        match answer.status {
+            200 => HeartbeatAnswer::parse(&answer.body)
+                .map_err(|problem| self.error(CALL, QueueErrorKind::Malformed(problem))),
+            _ => Err(self.refused(CALL, answer)),
+        }
+    }
+
+    /// Adds a log entry and returns its id. Not safe to repeat blindly: a
+    /// lost answer may mean that the entry was made.
+    pub fn add_log_entry(&self, job: &Ticket, entry: LogEntry) -> Result<Option<i64>, QueueError> {
+        const CALL: &str = "addExecutionLogEntry";
+        let answer = self.send_log(CALL, job, None, entry)?;
+        // Servers of the first generation answer nothing: they cannot update.
+        Ok(std::str::from_utf8(&answer.body)
+            .ok()
+            .and_then(|id| id.trim().parse().ok()))
+    }
+
+    /// Replaces a log entry as a whole. Safe to repeat.
+    pub fn update_log_entry(
+        &self,
+        job: &Ticket,
+        entry_id: i64,
+        entry: LogEntry,
+    ) -> Result<(), QueueError> {
+        self.send_log("updateExecutionLogEntry", job, Some(entry_id), entry)
+            .map(drop)
+    }
+
+    /// Reports the end of a job. Safe to repeat: after a lost answer the
+    /// server says that the job is not ours any more.
+    pub fn mark(&self, job: &Ticket, outcome: &Outcome) -> Result<(), QueueError> {
+        let (call, message) = match outcome {
+            Outcome::Complete => ("markComplete", None),
+            Outcome::Errored(message) => ("markErrored", Some(message.as_str())),
+            Outcome::Failed(message) => ("markFailed", Some(message.as_str())),
+            Outcome::Lost => return Ok(()),
+        };
+        let body = json(&MarkRequest {
+            executor_name: &self.executor_name,
+            job_id: job.id,
+            error_message: message,
+        });
+        let request = self
+            .job_request(call, job)
+            .config()
+            .timeout_global(Some(MARK_TIMEOUT))
+            .build();
+        let answer = self.answer(call, request.send(&body[..]), ANSWER_BYTES_MAX)?;
+        self.check_job_answer(call, job, answer).map(drop)
+    }
+
+    fn send_log(
+        &self,
+        call: &'static str,
+        job: &Ticket,
+        entry_id: Option<i64>,
+        entry: LogEntry,
+    ) -> Result<Answer, QueueError> {
+        let mut head = json(&LogEntryHead {
+            executor_name: &self.executor_name,
+            job_id: job.id,
+            entry_id,
+            key: &entry.key,
+            command: entry.command.as_deref(),
+            start_time: entry.started.to_string(),
+            exit_code: entry.exit_code,
+            duration_ms: entry.duration.map(|time| time.as_millis() as u64),
+        });
+        // The output is JSON already and goes in as the last field.
+        head.pop();
+        head.extend_from_slice(br#","out":""#);
+        let length = head.len() as u64 + entry.output.remaining() + 2;
+        let body = Cursor::new(head).chain(entry.output).chain(&b"\"}"[..]);
+        let request = self
+            .job_request(call, job)
+            .header("Content-Length", length)
+            .config()
+            .timeout_per_write(Some(LOG_IDLE_TIMEOUT))
+            .timeout_recv_response(Some(LOG_IDLE_TIMEOUT))
+            .build();
+        let answer = request.send(SendBody::from_owned_reader(body));
+        let answer = self.answer(call, answer, ANSWER_BYTES_MAX)?;
+        self.check_job_answer(call, job, answer)
+    }
+
+    fn send_as_executor(
+        &self,
+        call: &'static str,
+        queue: &str,
+        timeout: Duration,
+        body: &[u8],
+    ) -> Result<Answer, QueueError> {
+        loop {
+            let basic = self.basic.load(Ordering::Relaxed);
+            let request = self
+                .request(call, queue)
+                .header("Authorization", self.executor_authorization())
+                .config()
+                .timeout_global(Some(timeout))
+                .build();
+            let answer = self.answer(call, request.send(body), JOB_BYTES_MAX)?;
+            // Servers that know no user names refuse them with 401: from then
+            // on the password is used as the executor token.
+            if answer.status == 401 && basic {
+                self.basic.store(false, Ordering::Relaxed);
+                continue;
+            }
+            return match answer.status {
+                401 | 403 => Err(self.error(call, QueueErrorKind::Unauthorized)),
+                _ => Ok(answer),
+            };
+        }
+    }
+
+    fn executor_authorization(&self) -> String {
+        let password = self.settings.password.reveal();
+        match &self.settings.username {
+            Some(user) if self.basic.load(Ordering::Relaxed) => {
+                format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+            }
+            _ => format!("token-executor {password}"),
+        }
+    }
+
+    fn request(&self, call: &str, queue: &str) -> RequestBuilder<WithBody> {
+        let url = format!(
+            "{}/.executors/queue/{queue}/{call}",
+            self.settings.frontend_url
+        );
+        self.agent
+            .post(url)
+            .header("Content-Type", "application/json")
+    }
+
+    fn job_request(&self, call: &str, job: &Ticket) -> RequestBuilder<WithBody> {
+        let token = job.token.as_ref().map(|token| token.reveal());
+        self.request(call, &job.queue)
+            .header("Authorization", self.authorization(token))
+            .header("X-Sourcegraph-Job-ID", job.id)
+            .header("X-Sourcegraph-Executor-Name", &*self.executor_name)
+    }
+
+    fn answer(
+        &self,
+        call: &'static str,
+        answer: Result<ureq::http::Response<Body>, ureq::Error>,
+        bytes_max: u64,
+    ) -> Result<Answer, QueueError> {
+        let unreachable =
+            |error: ureq::Error| self.error(call, QueueErrorKind::Unreachable(error.to_string()));
+        let mut answer = answer.map_err(unreachable)?;
+        let status = answer.status().as_u16();
+        let body = answer
+            .body_mut()
+            .with_config()
+            .limit(bytes_max)
+            .read_to_vec();
+        Ok(Answer {
+            status,
+            body: body.map_err(unreachable)?,
+        })
+    }
+
+    /// Tells apart what a refusal of a call about a job means: whoever holds
+    /// a job token that is refused does not hold the job any more.
+    fn check_job_answer(
+        &self,
+        call: &'static str,
+        job: &Ticket,
+        answer: Answer,
+    ) -> Result<Answer, QueueError> {
+        let kind = match (answer.status, &job.token) {
+            (200 | 204, _) => return Ok(answer),
+            (401 | 403, Some(_)) | (404, _) => QueueErrorKind::NotOurs,
+            (401 | 403, None) => QueueErrorKind::Unauthorized,
+            (500, _) if answer.text().contains("unknown job") => QueueErrorKind::NotOurs,
+            _ => return Err(self.refused(call, answer)),
+        };
+        Err(self.error(call, kind))
+    }
+
+    fn refused(&self, call: &'static str, answer: Answer) -> QueueError {
+        let (status, text) = (answer.status, answer.text());
+        self.error(call, QueueErrorKind::Refused { status, text })
+    }
+
+    fn error(&self, call: &'static str, kind: QueueErrorKind) -> QueueError {
+        QueueError {
+            call,
+            url: self.settings.frontend_url.clone(),
+            kind,
+        }
+    }
+}
+
+struct Answer {
+    status: u16,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    /// The beginning of the body, for messages.
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body)
+            .trim()
+            .chars()
+            .take(300)
+            .collect()
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("requests are plain data")
+}
+
+/// The server's pages show the names that Go gives to architectures.
+fn go_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

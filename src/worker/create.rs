@@ -1,0 +1,138 @@
+//! Makes the objects of a job, and removes them.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::RecvTimeoutError;
+use jiff::Timestamp;
+
+use crate::backoff::{self, Backoff};
+use crate::cluster::client::watch::Subscription;
+use crate::cluster::error::ClusterError;
+use crate::cluster::status::Phase;
+use crate::logs::output::Output;
+use crate::worker::{End, Worker};
+
+/// How long an API server that does not answer is asked again to create.
+const CREATE_PATIENCE: Duration = Duration::from_secs(300);
+/// How long it is asked again to delete; then the cluster's own nets remain.
+const DELETE_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a pod that was still running may take to go.
+const POD_GONE_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a pod that was never seen may take to show itself.
+const POD_SEEN_PATIENCE: Duration = Duration::from_secs(2);
+const TEARDOWN_KEY: &str = "teardown.kubernetes.job";
+
+impl Worker<'_> {
+    /// Creates the Secrets, then the Job that needs them.
+    pub(super) fn create(&self) -> Result<(), End> {
+        let cluster = &self.shared.cluster;
+        for secret in &self.plan.secrets {
+            self.patiently(|| cluster.create_secret(secret))?;
+        }
+        self.patiently(|| cluster.create_job(&self.plan.job))?;
+        log::info!("Created Job {}/{}.", cluster.namespace(), self.plan.run);
+        Ok(())
+    }
+
+    /// Tries again while the API server cannot be reached, unless the job is
+    /// stopped meanwhile.
+    fn patiently(&self, call: impl Fn() -> Result<(), ClusterError>) -> Result<(), End> {
+        let give_up = self.deadline.min(Instant::now() + CREATE_PATIENCE);
+        let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
+        loop {
+            let error = match call() {
+                Ok(()) => return Ok(()),
+                Err(error) if !error.is_retryable() => return Err(End::NotCreated(error)),
+                Err(error) => error,
+            };
+            if Instant::now() >= give_up {
+                return Err(End::NotCreated(error));
+            }
+            let wait = backoff.next(backoff::random());
+            log::warn!("Next try in {wait:.1?}: {error}.");
+            match self.stops.recv_timeout(wait) {
+                Ok(stop) => return Err(End::Stopped(stop)),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => std::thread::park_timeout(wait),
+            }
+        }
+    }
+
+    /// Deletes everything, and waits for a pod that was still running to end,
+    /// so that the next job finds its place free.
+    pub(super) fn clean_up(&self, end: &Result<(), End>, subscription: &Subscription) {
+        if self.shared.settings.keep_jobs {
+            log::info!(
+                "Job {} is kept, as KUBERNETES_KEEP_JOBS asks.",
+                self.plan.run
+            );
+            return;
+        }
+        let began = Instant::now();
+        let mut output = Output::new(self.redactions.clone(), &self.shared.spool_dir);
+        output.note(&format!("Deleting Job {}.", self.plan.run));
+        let problems = self.delete_all();
+        for problem in &problems {
+            log::error!("Left behind, until the cluster removes it: {problem}.");
+            output.note(problem);
+        }
+        let entry = self.log.open(TEARDOWN_KEY, None, Timestamp::now(), output);
+        self.log.close(
+            entry,
+            Some(i32::from(!problems.is_empty())),
+            Some(began.elapsed()),
+        );
+        if !matches!(end, Err(End::NotCreated(_))) {
+            wait_until_ended(subscription);
+        }
+    }
+
+    fn delete_all(&self) -> Vec<String> {
+        let cluster = &self.shared.cluster;
+        let give_up = Instant::now() + DELETE_PATIENCE;
+        let mut problems = Vec::new();
+        let run = self.plan.run.as_str();
+        problems.extend(delete(give_up, || cluster.delete_job(run)));
+        for secret in &self.plan.secrets {
+            let name = secret.metadata.name.as_deref().unwrap_or_default();
+            problems.extend(delete(give_up, || cluster.delete_secret(name)));
+        }
+        problems
+    }
+}
+
+/// Deletes with patience; returns what went wrong in the end.
+fn delete(give_up: Instant, call: impl Fn() -> Result<(), ClusterError>) -> Option<String> {
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
+    loop {
+        let error = match call() {
+            Ok(()) => return None,
+            Err(error) => error,
+        };
+        if !error.is_retryable() || Instant::now() >= give_up {
+            return Some(error.to_string());
+        }
+        std::thread::park_timeout(backoff.next(backoff::random()));
+    }
+}
+
+/// Waits for a pod that still runs. One that was never seen gets a moment to
+/// show itself: it may have been created just before the deletion.
+fn wait_until_ended(subscription: &Subscription) {
+    let give_up = Instant::now() + POD_GONE_PATIENCE;
+    let unseen_until = Instant::now() + POD_SEEN_PATIENCE;
+    loop {
+        let deadline = match subscription.last() {
+            Some(view) if view.gone || view.phase != Phase::Open => return,
+            Some(_) => give_up,
+            None => unseen_until,
+        };
+        if Instant::now() >= deadline {
+            break;
+        }
+        let _ = subscription.views().recv_deadline(deadline);
+    }
+    if subscription.last().is_some() {
+        log::warn!("The pod still runs {POD_GONE_PATIENCE:?} after its deletion.");
+    }
+}
