@@ -6,9 +6,9 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, bounded, select};
+use crossbeam_channel::{bounded, select};
 
 use crate::backoff::{self, Backoff};
 use crate::cluster::client::{KubeCluster, OwnPod};
@@ -201,28 +201,21 @@ fn drain(
         pool.join();
         drop(sender);
     });
-    let waited = select! {
+    select! {
         recv(joined) -> _ => return Exit::Clean,
-        recv(shutdown.force()) -> _ => FORCED_LIMIT,
+        recv(shutdown.force()) -> _ => {}
         default(limit) => {
             log::warn!("{} jobs still run after {limit:?}; stopping them.", shared.registry.len());
-            CLEAN_UP_LIMIT
         }
-    };
+    }
     shared.registry.stop_all();
-    let end = Instant::now() + waited;
-    loop {
-        select! {
-            recv(joined) -> _ => break,
-            recv(shutdown.force()) -> _ => {
-                let _ = joined.recv_deadline(end.min(Instant::now() + FORCED_LIMIT));
-                break;
-            }
-            default(end.saturating_duration_since(Instant::now())) => break,
-        }
+    select! {
+        recv(joined) -> _ => return Exit::Clean,
+        recv(shutdown.force()) -> _ => {}
+        default(CLEAN_UP_LIMIT) => {}
     }
-    match joined.recv_timeout(Duration::ZERO) {
-        Err(RecvTimeoutError::Disconnected) if waited == CLEAN_UP_LIMIT => Exit::Clean,
-        _ => Exit::Forced,
-    }
+    // A second signal: what can be deleted in a few seconds is deleted.
+    let _ = joined.recv_timeout(FORCED_LIMIT);
+    log::warn!("Ending with {} jobs left.", shared.registry.len());
+    Exit::Forced
 }

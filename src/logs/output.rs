@@ -63,12 +63,12 @@ impl Output {
         self.end_line();
     }
 
-    /// Bytes so far, as JSON.
-    pub fn len(&self) -> u64 {
+    /// Number of bytes so far, as JSON.
+    pub fn bytes(&self) -> u64 {
         self.spool.len
     }
 
-    /// The first `len()` bytes of now, readable while more are added.
+    /// The first `bytes()` bytes of now, readable while more are added.
     pub fn reader(&self) -> OutputReader {
         self.spool.reader()
     }
@@ -317,7 +317,7 @@ mod tests {
         assert!(output.spool.file.is_some());
         assert_eq!(
             early.remaining() + "stdout: more\\n".len() as u64,
-            output.len()
+            output.bytes()
         );
         let expected = format!("stdout: {line}").repeat(lines) + "stdout: more\n";
         assert!(text(&output) == expected, "the text differs");

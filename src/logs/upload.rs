@@ -189,9 +189,9 @@ impl Entry {
             _ if !can_update => None,
             // A step that ends within the interval costs one request only.
             UploadState::New => Some(UPDATE_INTERVAL.saturating_sub(self.opened.elapsed())),
-            UploadState::Added(_) if self.output.len() == self.upload.sent => None,
+            UploadState::Added(_) if self.output.bytes() == self.upload.sent => None,
             UploadState::Added(_) => {
-                let earned = self.upload.sent_in_all <= self.output.len() + SENT_BYTES_FREE;
+                let earned = self.upload.sent_in_all <= self.output.bytes() + SENT_BYTES_FREE;
                 let interval = if earned {
                     UPDATE_INTERVAL
                 } else {

@@ -100,7 +100,7 @@ impl<'a> Follow<'a> {
     }
 
     /// Waits until the job has ended, one way or the other.
-    pub(super) fn to_the_end(mut self) -> Result<(), End> {
+    pub(super) fn run(mut self) -> Result<(), End> {
         loop {
             let wake = match self.advance() {
                 Ok(wake) => wake,

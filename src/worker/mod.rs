@@ -197,7 +197,7 @@ impl<'a> Worker<'a> {
         // Before the Job exists, so that no event is missed.
         let subscription = self.shared.watch.subscribe(&self.plan.run);
         let end = match self.create() {
-            Ok(()) => follow::Follow::new(&self, &subscription).to_the_end(),
+            Ok(()) => follow::Follow::new(&self, &subscription).run(),
             Err(end) => Err(end),
         };
         self.clean_up(&end, &subscription);
