@@ -9,6 +9,8 @@
 pub mod pod;
 pub mod script;
 pub mod secrets;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

@@ -1,0 +1,16 @@
+//! Tests of the whole: the real binary, a real cluster, a real git server and
+//! a frontend that keeps the real one's rules. `scripts/test` sets all up.
+
+/// The stand-in Sourcegraph frontend, and tests of it.
+mod frontend;
+/// What tests stand on.
+mod support;
+
+/// Malformed and extreme jobs.
+mod bad_input;
+/// A job from dequeue to mark.
+mod running;
+/// Configuration, credentials, servers that are not there yet.
+mod startup;
+/// Every way in which a job stops before its end.
+mod stopping;

@@ -1,0 +1,108 @@
+//! What one test plays on: a namespace, a frontend, a repository.
+
+use std::path::Path;
+
+use super::cluster::{Namespace, host_address};
+use super::daemon;
+use super::repository::Repository;
+use crate::frontend::Frontend;
+use crate::frontend::spec::{JobSpec, StepSpec};
+
+/// Image with bash, git and coreutils.
+pub(crate) const STEP_IMAGE: &str = "localhost/step:dev";
+/// Image with little more than a shell.
+pub(crate) const TINY_IMAGE: &str = "localhost/busybox:dev";
+/// Image of the executor itself.
+pub(crate) const EXECUTOR_IMAGE: &str = "localhost/executor:dev";
+/// Name of the repository that every stage has.
+pub(crate) const REPOSITORY: &str = "git.example.org/shop/cart";
+
+/// All that a test needs beside an executor.
+pub(crate) struct Stage {
+    /// Where jobs run.
+    pub(crate) namespace: Namespace,
+    /// Where jobs come from.
+    pub(crate) frontend: Frontend,
+    /// What jobs clone.
+    pub(crate) repository: Repository,
+}
+
+impl Stage {
+    /// A stage with a frontend of today's rules.
+    pub(crate) fn new() -> Stage {
+        Stage::with(Frontend::builder())
+    }
+
+    /// A stage with another frontend.
+    pub(crate) fn with(builder: crate::frontend::Builder) -> Stage {
+        let frontend = builder.listen(&format!("{}:0", host_address())).start();
+        let repository = Repository::with_files(&[
+            ("README.md", "# Cart\n"),
+            ("src/cart.txt", "apples\npears\n"),
+        ]);
+        frontend.add_repository(REPOSITORY, &repository.git_dir());
+        Stage {
+            namespace: Namespace::new(),
+            frontend,
+            repository,
+        }
+    }
+
+    /// An executor for this stage, with small requests and quick polls.
+    pub(crate) fn executor(&self) -> daemon::Builder {
+        self.executor_by(Path::new(env!("CARGO_BIN_EXE_executor")))
+    }
+
+    /// The same by another binary.
+    pub(crate) fn executor_by(&self, program: &Path) -> daemon::Builder {
+        let kubeconfig = self
+            .namespace
+            .kubeconfig
+            .to_str()
+            .expect("the path is plain");
+        daemon::Builder::new(program)
+            .env("EXECUTOR_QUEUE_NAME", "batches")
+            .env("EXECUTOR_FRONTEND_URL", &self.frontend.url())
+            .env("EXECUTOR_FRONTEND_PASSWORD", self.frontend.token())
+            .env("EXECUTOR_QUEUE_POLL_INTERVAL", "200ms")
+            .env("EXECUTOR_MAXIMUM_NUM_JOBS", "4")
+            .env("EXECUTOR_KUBERNETES_CONFIG_PATH", kubeconfig)
+            .env("EXECUTOR_KUBERNETES_NAMESPACE", &self.namespace.name)
+            .env("EXECUTOR_KUBERNETES_RESOURCE_REQUEST_MEMORY", "16Mi")
+            .env("EXECUTOR_KUBERNETES_RESOURCE_LIMIT_MEMORY", "512Mi")
+            .env("EXECUTOR_WORKSPACE_IMAGE", EXECUTOR_IMAGE)
+            .env("RUST_LOG", "warn,executor=debug")
+    }
+
+    /// A job on the stage's repository, without steps yet.
+    pub(crate) fn job(&self) -> JobSpec {
+        JobSpec::new("batches")
+            .repository(REPOSITORY, &self.repository.head())
+            .directory("repository")
+            .shallow(true)
+    }
+
+    /// What must be true after every test: nothing left, no rule broken.
+    pub(crate) fn assert_clean(&self) {
+        self.namespace.wait_until_empty();
+        let violations = self.frontend.violations();
+        assert!(
+            violations.is_empty(),
+            "rules were broken:\n{}",
+            violations.join("\n")
+        );
+    }
+}
+
+/// A step in the tiny image.
+pub(crate) fn tiny(key: &str, command: &str) -> StepSpec {
+    StepSpec::new(key, TINY_IMAGE).command(command)
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("----- namespace -----\n{}", self.namespace.story());
+        }
+    }
+}
