@@ -17,6 +17,9 @@ use crate::shutdown::Nothing;
 /// The server takes five missed ones for a dead executor.
 const INTERVAL: Duration = Duration::from_secs(5);
 
+/// After one that failed the next follows sooner.
+const INTERVAL_AFTER_FAILURE: Duration = Duration::from_secs(1);
+
 /// Why a job must stop before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
@@ -155,6 +158,7 @@ fn run(queue: &QueueClient, registry: &Registry, stopped: &Receiver<Nothing>) {
                     );
                 }
                 failing_since.get_or_insert_with(Instant::now);
+                next = Instant::now() + INTERVAL_AFTER_FAILURE;
             }
         }
     }

@@ -1,6 +1,12 @@
 //! Tests of the whole: the real binary, a real cluster, a real git server and
 //! a frontend that keeps the real one's rules. `scripts/test` sets all up.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a panic is how a test fails, and standard error is where it tells the story"
+)]
+
 /// The stand-in Sourcegraph frontend, and tests of it.
 mod frontend;
 /// What tests stand on.
@@ -8,6 +14,8 @@ mod support;
 
 /// Malformed and extreme jobs.
 mod bad_input;
+/// The manifests on the real cluster.
+mod packaging;
 /// A job from dequeue to mark.
 mod running;
 /// Configuration, credentials, servers that are not there yet.

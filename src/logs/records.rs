@@ -56,6 +56,12 @@ impl Records {
         Timestamp::from_second(stamp.as_second()).ok()
     }
 
+    /// Whether what was read so far ends in the middle of a record: more must
+    /// come, unless the container ended without a last newline.
+    pub fn is_inside_record(&self) -> bool {
+        self.state != State::Stamp || !self.held.is_empty()
+    }
+
     /// Tells that a new stream begins, which repeats what was read since
     /// `since()`.
     pub fn reopen(&mut self) {
@@ -238,6 +244,18 @@ mod tests {
                 "cut at {cut}"
             );
         }
+    }
+
+    #[test]
+    fn a_cut_record_is_noticed() {
+        let mut records = Records::default();
+        assert!(!records.is_inside_record());
+        records.read(b"2026-11-23T17:08:10Z line 197", &mut Vec::new());
+        assert!(records.is_inside_record());
+        records.read(b"856\n", &mut Vec::new());
+        assert!(!records.is_inside_record());
+        records.read(b"2026-11-23T1", &mut Vec::new());
+        assert!(records.is_inside_record());
     }
 
     #[test]

@@ -59,6 +59,8 @@ struct ContainerLog {
     records: Records,
     /// When the stream was opened or brought something.
     last_event: Instant,
+    /// Whether the stream brought anything since it was opened.
+    brought_something: bool,
     /// When the container or the pod was first seen to have ended.
     over_since: Option<Instant>,
     /// When the stream ended without an error.
@@ -289,6 +291,7 @@ impl<'a> Follow<'a> {
             stream: None,
             records: Records::default(),
             last_event: Instant::now(),
+            brought_something: false,
             over_since: None,
             ended: None,
             reopen: None,
@@ -302,14 +305,21 @@ impl<'a> Follow<'a> {
         match event {
             Some(LogEvent::Chunk(chunk)) => {
                 log.last_event = Instant::now();
+                log.brought_something = true;
                 let mut content = Vec::with_capacity(chunk.bytes.len());
                 log.records.read(&chunk.bytes, &mut content);
                 self.worker.log.write(log.entry, &content);
             }
             Some(LogEvent::End(Ok(()))) => {
                 log.stream = None;
-                log.ended = Some(Instant::now());
-                log.reopen = None;
+                // A proxy that loses the kubelet ends the stream as if all
+                // were said. Inside of a record that shows.
+                if log.brought_something && log.records.is_inside_record() {
+                    log::debug!("A log stream was cut and is opened again.");
+                    log.reopen = Some(Instant::now() + REOPEN_DELAY);
+                } else {
+                    log.ended = Some(Instant::now());
+                }
             }
             Some(LogEvent::End(Err(error))) => log.broke(&error),
             None => {
@@ -385,6 +395,7 @@ impl ContainerLog {
         self.records.reopen();
         self.stream = Some(worker.shared.cluster.follow_log(&view.name, name, since));
         self.last_event = Instant::now();
+        self.brought_something = false;
         self.ended = None;
         self.reopen = None;
         self.opened_after_end += u32::from(has_ended);

@@ -68,6 +68,15 @@ impl Frontend {
         })
     }
 
+    /// Waits until anything has changed, for that long at most.
+    pub(crate) fn wait_for_change(&self, within: Duration) {
+        let mut is_first_look = true;
+        let _ = self.hub.wait(within, |_| {
+            let has_changed = !std::mem::take(&mut is_first_look);
+            has_changed.then_some(())
+        });
+    }
+
     /// All that is known of a job, and the last requests of all clients.
     pub(crate) fn transcript(&self, job: JobRef) -> String {
         let store = self.hub.lock();

@@ -17,6 +17,13 @@ pub(crate) const EXECUTOR_IMAGE: &str = "localhost/executor:dev";
 /// Name of the repository that every stage has.
 pub(crate) const REPOSITORY: &str = "git.example.org/shop/cart";
 
+/// The binary: for tests the one that was built with them, for the demo the
+/// one that is shipped.
+const EXECUTOR: &str = match option_env!("CARGO_BIN_EXE_executor") {
+    Some(path) => path,
+    None => concat!(env!("CARGO_MANIFEST_DIR"), "/target/release/executor"),
+};
+
 /// All that a test needs beside an executor.
 pub(crate) struct Stage {
     /// Where jobs run.
@@ -50,17 +57,12 @@ impl Stage {
 
     /// An executor for this stage, with small requests and quick polls.
     pub(crate) fn executor(&self) -> daemon::Builder {
-        self.executor_by(Path::new(env!("CARGO_BIN_EXE_executor")))
-    }
-
-    /// The same by another binary.
-    pub(crate) fn executor_by(&self, program: &Path) -> daemon::Builder {
         let kubeconfig = self
             .namespace
             .kubeconfig
             .to_str()
             .expect("the path is plain");
-        daemon::Builder::new(program)
+        daemon::Builder::new(Path::new(EXECUTOR))
             .env("EXECUTOR_QUEUE_NAME", "batches")
             .env("EXECUTOR_FRONTEND_URL", &self.frontend.url())
             .env("EXECUTOR_FRONTEND_PASSWORD", self.frontend.token())
