@@ -71,8 +71,8 @@ fn assign(registry: &Registry, pool: &Pool<Assignment>, dequeued: Dequeued) -> b
         Dequeued::Malformed(malformed) => malformed.ticket.id,
     };
     match registry.add(id) {
-        Some(stops) => {
-            pool.send(Assignment { dequeued, stops });
+        Some(place) => {
+            pool.send(Assignment { dequeued, place });
             true
         }
         None => {

@@ -37,12 +37,21 @@ pub struct Registry(Arc<Mutex<BTreeMap<i64, Running>>>);
 
 struct Running {
     stop: Sender<Stop>,
+    /// Tells this attempt from others at the same job.
+    stops: Receiver<Stop>,
     cancelled: bool,
+}
+
+/// The place of one attempt at a job in the registry.
+pub struct Place {
+    id: i64,
+    /// Brings every reason to stop.
+    pub stops: Receiver<Stop>,
 }
 
 impl Registry {
     /// Adds a job; `None` if it runs here already.
-    pub fn add(&self, id: i64) -> Option<Receiver<Stop>> {
+    pub fn add(&self, id: i64) -> Option<Place> {
         let mut jobs = self.lock();
         if jobs.contains_key(&id) {
             return None;
@@ -53,15 +62,21 @@ impl Registry {
             id,
             Running {
                 stop,
+                stops: stops.clone(),
                 cancelled: false,
             },
         );
-        Some(stops)
+        Some(Place { id, stops })
     }
 
-    /// Removes a job after its mark.
-    pub fn remove(&self, id: i64) {
-        self.lock().remove(&id);
+    /// Removes a job after its mark. The server may have given a lost job to
+    /// us again meanwhile: that attempt has a place of its own and keeps it.
+    pub fn remove(&self, place: &Place) {
+        let mut jobs = self.lock();
+        let is_same = |running: &Running| place.stops.same_channel(&running.stops);
+        if jobs.get(&place.id).is_some_and(is_same) {
+            jobs.remove(&place.id);
+        }
     }
 
     /// Number of jobs that run here.
@@ -179,7 +194,7 @@ mod tests {
     #[test]
     fn a_job_the_server_forgot_is_stopped() {
         let registry = Registry::default();
-        let stops = registry.add(17).unwrap();
+        let stops = registry.add(17).unwrap().stops;
         registry.apply(&[17], &answer(&[], &[]));
         assert_eq!(stops.try_recv(), Ok(Stop::NotOurs));
         assert!(registry.is_empty(), "it is not in the next heartbeat");
@@ -188,7 +203,7 @@ mod tests {
     #[test]
     fn a_job_dequeued_meanwhile_is_not_judged() {
         let registry = Registry::default();
-        let stops = registry.add(18).unwrap();
+        let stops = registry.add(18).unwrap().stops;
         registry.apply(&[17], &answer(&[17], &[]));
         assert!(stops.is_empty());
     }
@@ -196,11 +211,23 @@ mod tests {
     #[test]
     fn a_cancelled_job_is_told_once_and_kept() {
         let registry = Registry::default();
-        let stops = registry.add(17).unwrap();
+        let stops = registry.add(17).unwrap().stops;
         registry.apply(&[17], &answer(&[17], &[17]));
         registry.apply(&[17], &answer(&[17], &[17]));
         assert_eq!(stops.try_iter().collect::<Vec<_>>(), [Stop::Cancelled]);
         assert_eq!(registry.len(), 1);
+    }
+
+    #[test]
+    fn a_lost_attempt_leaves_the_next_alone() {
+        let registry = Registry::default();
+        let lost = registry.add(17).unwrap();
+        registry.apply(&[17], &answer(&[], &[]));
+        let again = registry.add(17).unwrap();
+        registry.remove(&lost);
+        assert_eq!(registry.len(), 1, "heartbeats go on for the new attempt");
+        registry.remove(&again);
+        assert!(registry.is_empty());
     }
 
     #[test]

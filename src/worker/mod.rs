@@ -21,7 +21,7 @@ use crate::cluster::names::{random_suffix, run_name};
 use crate::cluster::plan::{self, Plan, Setting};
 use crate::cluster::status::Failure;
 use crate::config::JobSettings;
-use crate::heartbeat::{Registry, Stop};
+use crate::heartbeat::{Place, Registry, Stop};
 use crate::job::{Job, Outcome, Secret};
 use crate::logs::redact::Redactions;
 use crate::logs::upload::JobLog;
@@ -61,8 +61,8 @@ pub struct Shared {
 pub struct Assignment {
     /// What the server handed out.
     pub dequeued: Dequeued,
-    /// Where a stop arrives.
-    pub stops: Receiver<Stop>,
+    /// Its place in the registry, where a stop arrives.
+    pub place: Place,
 }
 
 /// Why a job that began did not succeed.
@@ -82,12 +82,12 @@ enum End {
 pub fn run(shared: &Arc<Shared>, assignment: Assignment) {
     let ticket = ticket(&assignment.dequeued);
     // Reports even if what follows panics: a job is never lost.
-    let mut report = report::OnDrop::new(shared, &ticket, &assignment.stops);
+    let mut report = report::OnDrop::new(shared, &ticket, assignment.place);
     report.outcome = match &assignment.dequeued {
         Dequeued::Malformed(Malformed { problem, .. }) => {
             Outcome::Failed(format!("the job cannot be understood: {problem}"))
         }
-        Dequeued::Job(job) => run_job(shared, job, &ticket, &assignment.stops),
+        Dequeued::Job(job) => run_job(shared, job, &ticket, &report.place.stops),
     };
 }
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::RecvTimeoutError;
 
 use crate::backoff::{self, Backoff};
-use crate::heartbeat::Stop;
+use crate::heartbeat::{Place, Stop};
 use crate::job::Outcome;
 use crate::queue::wire::Ticket;
 use crate::worker::Shared;
@@ -19,18 +19,19 @@ const OUTAGE_MAX: Duration = Duration::from_secs(3600);
 pub(super) struct OnDrop {
     shared: Arc<Shared>,
     ticket: Ticket,
-    stops: Receiver<Stop>,
+    /// Given back after the mark.
+    pub(super) place: Place,
     /// What is reported.
     pub(super) outcome: Outcome,
     began: Instant,
 }
 
 impl OnDrop {
-    pub(super) fn new(shared: &Arc<Shared>, ticket: &Ticket, stops: &Receiver<Stop>) -> OnDrop {
+    pub(super) fn new(shared: &Arc<Shared>, ticket: &Ticket, place: Place) -> OnDrop {
         OnDrop {
             shared: Arc::clone(shared),
             ticket: ticket.clone(),
-            stops: stops.clone(),
+            place,
             outcome: Outcome::Errored(
                 "the executor failed in an unexpected way; its log says more".to_string(),
             ),
@@ -67,7 +68,7 @@ impl OnDrop {
     fn is_lost_within(&self, wait: Duration) -> bool {
         let end = Instant::now() + wait;
         loop {
-            match self.stops.recv_deadline(end) {
+            match self.place.stops.recv_deadline(end) {
                 Ok(Stop::NotOurs) => return true,
                 Ok(Stop::Cancelled | Stop::DrainLimit) => {}
                 Err(RecvTimeoutError::Timeout) => return false,
@@ -94,6 +95,6 @@ impl Drop for OnDrop {
             }
         }
         self.mark();
-        self.shared.registry.remove(id);
+        self.shared.registry.remove(&self.place);
     }
 }

@@ -193,6 +193,8 @@ pub(crate) struct JobView {
     pub(crate) logs: Vec<LogEntry>,
     /// How often it was dequeued.
     pub(crate) attempts: u32,
+    /// When it was handed out last.
+    pub(crate) dequeued_at: Option<Instant>,
     /// How often it was taken back from a silent executor.
     pub(crate) resets: u32,
     /// Every mark of every attempt, in order of arrival.

@@ -63,6 +63,7 @@ impl Store {
             payload,
             logs: Vec::new(),
             attempts: 0,
+            dequeued_at: None,
             resets: 0,
             marks: Vec::new(),
             cancel_requested: false,
@@ -104,6 +105,7 @@ impl Store {
             last_heartbeat: Instant::now(),
         };
         view.attempts += 1;
+        view.dequeued_at = Some(Instant::now());
         view.logs.clear();
         view.token = None;
         view.silence_noted = false;
