@@ -1,6 +1,6 @@
 //! `executor run`: wires the rooms together, starts and stops them in order.
 //!
-//! Start: frontend and cluster answer, heartbeat, watch, workers, dequeue.
+//! Start: frontend and cluster answer, watch, heartbeat, workers, dequeue.
 //! Stop: take no more, wait for the workers up to the drain limit, stop what
 //! is left, last heartbeat, end.
 
@@ -215,7 +215,11 @@ fn drain(
         default(CLEAN_UP_LIMIT) => {}
     }
     // A second signal: what can be deleted in a few seconds is deleted.
-    let _ = joined.recv_timeout(FORCED_LIMIT);
-    log::warn!("Ending with {} jobs left.", shared.registry.len());
-    Exit::Forced
+    select! {
+        recv(joined) -> _ => Exit::Clean,
+        default(FORCED_LIMIT) => {
+            log::warn!("Ending with {} jobs left.", shared.registry.len());
+            Exit::Forced
+        }
+    }
 }

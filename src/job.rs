@@ -1,7 +1,7 @@
 //! The unit of work: what a queue hands out and what becomes of it.
 //!
 //! Pure values and rules. The shapes of the wire are in `queue/wire.rs`, the
-//! objects of the cluster in `cluster/plan.rs`; neither is known here.
+//! objects of the cluster in `cluster/plan/`; neither is known here.
 
 use std::collections::BTreeMap;
 use std::fmt;

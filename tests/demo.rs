@@ -118,6 +118,6 @@ fn diff(view: &JobView) -> String {
         .lines()
         .filter_map(|line| line.strip_prefix("stdout: "));
     lines
-        .filter(|line| !line.starts_with("+ set"))
+        .filter(|line| !line.starts_with("+ set +x"))
         .fold(String::new(), |diff, line| diff + line + "\n")
 }

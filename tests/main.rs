@@ -22,3 +22,5 @@ mod running;
 mod startup;
 /// Every way in which a job stops before its end.
 mod stopping;
+/// Rules of the house that a program can check.
+mod tidy;

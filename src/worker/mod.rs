@@ -13,16 +13,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
+use jiff::Timestamp;
 
 use crate::cluster::client::watch::PodWatch;
 use crate::cluster::client::{KubeCluster, OwnPod};
 use crate::cluster::error::ClusterError;
-use crate::cluster::names::{random_suffix, run_name};
+use crate::cluster::names::{SETUP_KEY, random_suffix, run_name};
 use crate::cluster::plan::{self, Plan, Setting};
 use crate::cluster::status::Failure;
 use crate::config::JobSettings;
 use crate::heartbeat::{Place, Registry, Stop};
 use crate::job::{Job, Outcome, Secret};
+use crate::logs::output::Output;
 use crate::logs::redact::Redactions;
 use crate::logs::upload::JobLog;
 use crate::queue::client::QueueClient;
@@ -198,7 +200,10 @@ impl<'a> Worker<'a> {
         let subscription = self.shared.watch.subscribe(&self.plan.run);
         let end = match self.create() {
             Ok(()) => follow::Follow::new(&self, &subscription).run(),
-            Err(end) => Err(end),
+            Err(end) => {
+                self.tell_not_created(&end);
+                Err(end)
+            }
         };
         self.clean_up(&end, &subscription);
         let outcome = self.outcome(end);
@@ -209,6 +214,16 @@ impl<'a> Worker<'a> {
                 outcome
             }
             Ok(()) => outcome,
+        }
+    }
+
+    /// Leaves a log entry for a reader who asks why nothing ran.
+    fn tell_not_created(&self, end: &End) {
+        if let End::NotCreated(error) = end {
+            let mut output = Output::new(self.redactions.clone(), &self.shared.spool_dir);
+            output.note(&error.to_string());
+            let entry = self.log.open(SETUP_KEY, None, Timestamp::now(), output);
+            self.log.close(entry, None, None);
         }
     }
 
