@@ -10,7 +10,8 @@ pub enum Exit {
     /// The command failed: the configuration is wrong, or what the command
     /// was to do did not succeed. The log says what.
     Failed,
-    /// A second signal ended the process before its jobs had ended.
+    /// The process ended with jobs left, after a second signal or because
+    /// stopping them took too long.
     Forced,
 }
 

@@ -5,6 +5,7 @@
 //! end at about that time; a stream that ends before is opened again where it
 //! stopped. The verdict on the pod counts once the logs are complete.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{after, select};
@@ -40,7 +41,8 @@ pub(super) struct Follow<'a> {
     worker: &'a Worker<'a>,
     subscription: &'a Subscription,
     names: Vec<String>,
-    view: Option<PodView>,
+    /// Looked at for every piece of a log, so it is shared and not copied.
+    view: Option<Arc<PodView>>,
     /// The container whose log is followed, and its place in the plan.
     current: usize,
     log: Option<ContainerLog>,
@@ -59,7 +61,7 @@ struct ContainerLog {
     records: Records,
     /// When the stream was opened or brought something.
     last_event: Instant,
-    /// Whether the stream brought anything since it was opened.
+    /// Whether the stream brought anything new since it was opened.
     brought_something: bool,
     /// When the container or the pod was first seen to have ended.
     over_since: Option<Instant>,
@@ -142,7 +144,7 @@ impl<'a> Follow<'a> {
                     known.name
                 );
             }
-            _ => self.view = Some(view),
+            _ => self.view = Some(Arc::new(view)),
         }
     }
 
@@ -305,15 +307,16 @@ impl<'a> Follow<'a> {
         match event {
             Some(LogEvent::Chunk(chunk)) => {
                 log.last_event = Instant::now();
-                log.brought_something = true;
                 let mut content = Vec::with_capacity(chunk.bytes.len());
                 log.records.read(&chunk.bytes, &mut content);
+                log.brought_something |= !content.is_empty();
                 self.worker.log.write(log.entry, &content);
             }
             Some(LogEvent::End(Ok(()))) => {
                 log.stream = None;
                 // A proxy that loses the kubelet ends the stream as if all
-                // were said. Inside of a record that shows.
+                // were said. Inside of a record that shows; if a second look
+                // brings nothing new, the output just has no last newline.
                 if log.brought_something && log.records.is_inside_record() {
                     log::debug!("A log stream was cut and is opened again.");
                     log.reopen = Some(Instant::now() + REOPEN_DELAY);

@@ -212,9 +212,20 @@ fn without_namespace(manifest: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// A token of the executor's account. By the bare API, since old kubectls
+/// have no command for it.
+fn account_token(namespace: &str) -> String {
+    let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{ACCOUNT}/token");
+    let request = r#"{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest","spec":{}}"#;
+    let answer = kubectl(&["create", "--raw", &path, "-f", "-"], Some(request));
+    let answer: Value = serde_json::from_str(&answer).expect("the API answers JSON");
+    let token = answer["status"]["token"].as_str();
+    token.expect("the API makes tokens").to_owned()
+}
+
 /// Makes a kubeconfig for the executor's account out of the administrator's.
 fn write_kubeconfig(namespace: &str, dir: &Path) -> PathBuf {
-    let token = kubectl(&["-n", namespace, "create", "token", ACCOUNT], None);
+    let token = account_token(namespace);
     let cluster = |path: &str| {
         let path = format!("jsonpath={{.clusters[0].cluster.{path}}}");
         kubectl(
@@ -238,7 +249,7 @@ fn write_kubeconfig(namespace: &str, dir: &Path) -> PathBuf {
             "server": cluster("server"),
             "certificate-authority-data": cluster("certificate-authority-data"),
         }}],
-        "users": [{"name": "test", "user": {"token": token.trim()}}],
+        "users": [{"name": "test", "user": {"token": token}}],
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
     });
     let file = dir.join("kubeconfig");
