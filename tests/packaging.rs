@@ -29,8 +29,25 @@ fn overlay(stage: &Stage) -> PathBuf {
     dir
 }
 
+/// Whether the manifests can be rendered: components and labels came to the
+/// kustomize of kubectl with 1.21. Says so if not, as when the cluster is the
+/// oldest one and its kubectl is the only one.
+fn can_render() -> bool {
+    let version = kubectl(&["version", "--client", "-o", "json"], None);
+    let version: serde_json::Value = serde_json::from_str(&version).unwrap();
+    let minor = version["clientVersion"]["minor"].as_str().unwrap();
+    let minor: u32 = minor.trim_end_matches('+').parse().unwrap();
+    if minor < 21 {
+        eprintln!("not run: kubectl 1.{minor} is too old for the manifests, which need 1.21");
+    }
+    minor >= 21
+}
+
 #[test]
 fn the_manifests_bring_up_a_working_executor() {
+    if !can_render() {
+        return;
+    }
     let stage = Stage::new();
     let token = format!("--from-literal=token={}", stage.frontend.token());
     stage.namespace.kubectl(&[
@@ -94,6 +111,9 @@ fn job_objects(stage: &Stage, kinds: &str) -> Vec<serde_json::Value> {
 
 #[test]
 fn every_manifest_is_accepted_by_the_server() {
+    if !can_render() {
+        return;
+    }
     let stage = Stage::new();
     let dir = overlay(&stage);
     let file = dir.join("kustomization.yaml");
