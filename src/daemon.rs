@@ -64,11 +64,11 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
         }
     };
     log::info!(
-        "Connected to Sourcegraph at {} and to Kubernetes namespace {}; listening on queue {} \
-         with {} {}.",
+        "Connected to Sourcegraph at {} and to Kubernetes namespace {}; listening on {} with {} \
+         {}.",
         shared.queue.url(),
         shared.cluster.namespace(),
-        config.queue.name,
+        config.queue.queues,
         config.workers,
         if config.workers == 1 {
             "worker"
@@ -176,7 +176,8 @@ fn dequeue_until_stopped(
             .name("dequeue".to_string())
             .spawn_scoped(scope, || {
                 let poll = config.queue.poll_interval;
-                dequeue::run(&shared.queue, &shared.registry, pool, poll, shutdown);
+                let (queue, registry) = (&shared.queue, &shared.registry);
+                dequeue::run(queue, registry, pool, poll, config.limits, shutdown);
             });
         if let Err(error) = thread {
             log::error!("Cannot start the dequeue thread: {error}.");
@@ -191,16 +192,24 @@ fn drain(
     limit: Duration,
     shutdown: &Shutdown,
 ) -> Exit {
-    match shared.registry.len() {
-        0 => log::info!("Stopping; no job runs."),
-        jobs => log::info!("Stopping; {jobs} jobs run and have {limit:?} to end."),
-    }
     let (sender, joined) = bounded::<()>(0);
     // Whoever joins the workers may have to be left behind.
     std::thread::spawn(move || {
         pool.join();
         drop(sender);
     });
+    if !shutdown.is_draining() {
+        // A limit was reached: every job has its own time to end.
+        log::info!("Ending after {} more jobs.", shared.registry.len());
+        select! {
+            recv(joined) -> _ => return Exit::Clean,
+            recv(shutdown.drain()) -> _ => {}
+        }
+    }
+    match shared.registry.len() {
+        0 => log::info!("Stopping; no job runs."),
+        jobs => log::info!("Stopping; {jobs} jobs run and have {limit:?} to end."),
+    }
     select! {
         recv(joined) -> _ => return Exit::Clean,
         recv(shutdown.force()) -> _ => {}

@@ -50,14 +50,17 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Exit {
-    let config = match Config::from_lookup(|name| std::env::var(name).ok()) {
+    let config = match Config::from_lookup(variable) {
         Ok(config) => config,
         Err(errors) => {
             complain(&errors.to_string());
             return Exit::Failed;
         }
     };
-    logging::start();
+    logging::start(&config.log);
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
     let shutdown = match Shutdown::on_signals() {
         Ok(shutdown) => shutdown,
         Err(error) => {
@@ -66,6 +69,15 @@ fn run() -> Exit {
         }
     };
     daemon::run(config, place(), &shutdown)
+}
+
+/// A variable of the environment. As with all programs of Sourcegraph, one
+/// with this program's name at its end counts before the general one.
+fn variable(name: &str) -> Option<String> {
+    [format!("{name}_executor"), name.to_string()]
+        .into_iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .find(|value| !value.is_empty())
 }
 
 fn place() -> Place {

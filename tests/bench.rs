@@ -251,7 +251,7 @@ fn planned(stage: &Stage) -> Plan {
         steps: (0..STEPS).map(step).collect(),
         has_cli_steps: false,
         redacted_values: Default::default(),
-        docker_config: None,
+        registries: Default::default(),
     };
     plan(
         &job,

@@ -9,13 +9,21 @@
 
 /// The stand-in Sourcegraph frontend, and tests of it.
 mod frontend;
+/// The Job of one job for a matrix of configurations.
+mod golden;
 /// What tests stand on.
 mod support;
 
 /// Malformed and extreme jobs.
 mod bad_input;
+/// Every variable with bad values, and environments of the released executor.
+mod configuration;
 /// The manifests on the real cluster.
 mod packaging;
+/// Where jobs run and on what, by configuration.
+mod placing;
+/// Several queues, and the limits of an executor.
+mod queues;
 /// A job from dequeue to mark.
 mod running;
 /// Configuration, credentials, servers that are not there yet.

@@ -5,7 +5,9 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use executor::config::variables::{Fallback, VARIABLES, Variable};
+use executor::config::table::VARIABLES;
+use executor::config::unused::UNUSED;
+use executor::config::variables::{Fallback, Variable};
 
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
@@ -13,9 +15,12 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// Between these lines the README holds the table of variables.
 const TABLE_BEGIN: &str = "<!-- configuration -->\n";
 const TABLE_END: &str = "<!-- /configuration -->";
+/// And between these the one of variables that change nothing.
+const UNUSED_BEGIN: &str = "<!-- unused -->\n";
+const UNUSED_END: &str = "<!-- /unused -->";
 
 /// Variables of libraries, which manifests may set too.
-const LIBRARY_VARIABLES: [&str; 2] = ["RUST_LOG", "TMPDIR"];
+const LIBRARY_VARIABLES: [&str; 1] = ["TMPDIR"];
 
 /// Registries and package servers, written so that this file holds none.
 const REGISTRIES: [&str; 9] = [
@@ -269,16 +274,20 @@ fn functions_are_measured_to_their_brace() {
 #[test]
 fn the_readme_lists_every_variable() {
     let readme = fs::read_to_string(project().join("README.md")).unwrap();
-    let table = readme
-        .split_once(TABLE_BEGIN)
-        .and_then(|(_, rest)| rest.split_once(TABLE_END))
-        .map(|(table, _)| table.trim());
-    let rendered = rendered_table();
-    assert!(
-        table == Some(rendered.trim()),
-        "the table between {} and {TABLE_END} in README.md must be:\n\n{rendered}",
-        TABLE_BEGIN.trim()
-    );
+    for (begin, end, rendered) in [
+        (TABLE_BEGIN, TABLE_END, rendered_table()),
+        (UNUSED_BEGIN, UNUSED_END, rendered_unused()),
+    ] {
+        let table = readme
+            .split_once(begin)
+            .and_then(|(_, rest)| rest.split_once(end))
+            .map(|(table, _)| table.trim());
+        assert!(
+            table == Some(rendered.trim()),
+            "the table between {} and {end} in README.md must be:\n\n{rendered}",
+            begin.trim()
+        );
+    }
 }
 
 fn rendered_table() -> String {
@@ -292,6 +301,14 @@ fn rendered_table() -> String {
             rendered_default(variable.default),
             variable.meaning
         );
+    }
+    table
+}
+
+fn rendered_unused() -> String {
+    let mut table = "| Variable | Accepted and not used |\n|---|---|\n".to_owned();
+    for unused in UNUSED {
+        let _ = writeln!(table, "| `{}` | {} |", unused.name, unused.instead);
     }
     table
 }

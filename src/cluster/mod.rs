@@ -2,11 +2,12 @@
 //! the calls.
 //!
 //! `plan/` turns a job into objects and `status.rs` a pod's status into a
-//! verdict, both pure; `names.rs` has the names and labels; `client/` makes
-//! the calls and is the only room with `async` in it.
+//! verdict, both pure; `fragments.rs` reads what people write of a pod
+//! themselves; `names.rs` has the names and labels; `client/` makes the calls and is the only room with `async` in it.
 
 pub mod client;
 pub mod error;
+pub mod fragments;
 pub mod names;
 pub mod plan;
 pub mod status;

@@ -3,9 +3,13 @@
 //! A complaint is what follows the quoted value in an error line, such as `is
 //! not a number`. It never repeats the value itself, which may be a secret.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::Uri;
+use serde_json::{Map, Value};
+
+use crate::cluster::names::is_dns_label;
 
 /// The units of Go durations, in nanoseconds; `µ` exists twice in Unicode.
 const DURATION_UNITS: [(&str, u128); 8] = [
@@ -197,10 +201,22 @@ pub(super) fn base_url(text: &str) -> Result<String, &'static str> {
 
 /// Checks the name of a namespace, which is one DNS label.
 pub(super) fn namespace(text: &str) -> Result<String, &'static str> {
-    if text.len() <= 63 && is_dns_label(text) {
-        return Ok(text.to_owned());
+    match is_dns_label(text) {
+        true => Ok(text.to_owned()),
+        false => Err("is none"),
     }
-    Err("is none")
+}
+
+/// Checks the name of an object, which is a DNS name.
+pub(super) fn name(text: &str) -> Result<String, &'static str> {
+    match is_object_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err("is none: it has other characters than a-z, 0-9, - and ."),
+    }
+}
+
+fn is_object_name(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_dns_label)
 }
 
 /// Reads names with commas between them; spaces around them do not count.
@@ -210,16 +226,60 @@ pub(super) fn names(text: &str) -> Result<Vec<String>, &'static str> {
         .map(str::trim)
         .filter(|name| !name.is_empty())
         .collect();
-    let good = |name: &&str| name.len() <= 253 && name.split('.').all(is_dns_label);
-    if !names.iter().all(good) {
+    if !names.iter().all(|name| is_object_name(name)) {
         return Err("has a part that cannot be the name of a Kubernetes object");
     }
     Ok(names.into_iter().map(str::to_owned).collect())
 }
 
-fn is_dns_label(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    !text.is_empty() && text.bytes().all(allowed) && !text.starts_with('-') && !text.ends_with('-')
+/// Reads queues with commas between them; each counts once.
+pub(super) fn queues(text: &str, known: &[&str]) -> Result<Vec<String>, String> {
+    let mut queues: Vec<String> = Vec::new();
+    for name in text.split(',').map(str::trim) {
+        if !known.contains(&name) {
+            return Err(format!("has the part {name:?}, which is no queue"));
+        }
+        if !queues.iter().any(|queue| queue == name) {
+            queues.push(name.to_owned());
+        }
+    }
+    Ok(queues)
+}
+
+/// Reads `key=value` pairs; each must split into exactly two parts.
+pub(super) fn pairs(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let mut pairs = BTreeMap::new();
+    for pair in text.split(',') {
+        let bad = |problem: &str| Err(format!("has the part {pair:?}, which {problem}"));
+        let parts: Vec<&str> = pair.split('=').map(str::trim).collect();
+        let [key, value] = parts[..] else {
+            return bad("is no pair");
+        };
+        if key.is_empty() {
+            return bad("has no key");
+        }
+        if pairs.insert(key.to_owned(), value.to_owned()).is_some() {
+            return bad("has the key of another one");
+        }
+    }
+    Ok(pairs)
+}
+
+/// Reads a Docker configuration file: registries and their credentials.
+pub(super) fn registries(text: &str) -> Result<Map<String, Value>, String> {
+    let value: Value = serde_json::from_str(text).map_err(|error| {
+        format!(
+            "is not JSON: line {}, column {}",
+            error.line(),
+            error.column()
+        )
+    })?;
+    let auths = value.get("auths").and_then(Value::as_object);
+    let auths = auths.ok_or("has no object at `auths`")?;
+    match auths.iter().find(|(_, auth)| !auth.is_object()) {
+        Some((registry, _)) => Err(format!("is wrong at `auths[{registry:?}]`: not an object")),
+        None => Ok(auths.clone()),
+    }
 }
 
 /// Checks an image reference; only the container runtime knows all its rules.
@@ -379,6 +439,26 @@ mod tests {
             "https://sg.example.org:x",
         ] {
             assert!(base_url(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn pairs_have_one_equals_sign() {
+        let pairs = pairs("a=b, c.d/e=").unwrap();
+        assert_eq!(pairs["a"], "b");
+        assert_eq!(pairs["c.d/e"], "");
+        for text in ["a", "a=b=c", "a=b,", "=b", "a=b,a=c"] {
+            assert!(super::pairs(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn queues_count_once_each() {
+        let known = ["batches", "codeintel"];
+        let names = queues("codeintel, batches,codeintel", &known).unwrap();
+        assert_eq!(names, ["codeintel", "batches"]);
+        for text in ["batch", "batches,", ","] {
+            assert!(queues(text, &known).is_err(), "{text}");
         }
     }
 

@@ -14,14 +14,14 @@ use jiff::Timestamp;
 use ureq::typestate::WithBody;
 use ureq::{Agent, Body, RequestBuilder, SendBody};
 
-use crate::config::QueueSettings;
+use crate::config::{QueueSettings, Queues};
 use crate::http::{self, Timeouts};
-use crate::job::Outcome;
+use crate::job::{JobKey, Outcome};
 use crate::logs::output::OutputReader;
 use crate::queue::error::{QueueError, QueueErrorKind};
+use crate::queue::wire::heartbeat::{HeartbeatAnswer, HeartbeatJobs, HeartbeatRequest};
 use crate::queue::wire::{
-    API_VERSION, DequeueRequest, Dequeued, HeartbeatAnswer, HeartbeatRequest, LogEntryHead,
-    MarkRequest, Ticket, read_job,
+    API_VERSION, DequeueRequest, Dequeued, LogEntryHead, MarkRequest, Ticket, read_job,
 };
 
 /// A dequeue makes the server prepare a job, which takes it a moment.
@@ -45,7 +45,7 @@ const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// A job carries its files inline; cached diffs can be tens of MiB.
 const JOB_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// Speaks with one queue of one Sourcegraph instance. Cheap to clone.
+/// Speaks with the queues of one Sourcegraph instance. Cheap to clone.
 #[derive(Clone)]
 pub struct QueueClient {
     agent: Agent,
@@ -105,12 +105,15 @@ impl QueueClient {
             num_cpus: self.settings.num_cpus,
             memory: &self.settings.memory,
             disk_space: &self.settings.disk_space,
+            queues: match &self.settings.queues {
+                Queues::One(_) => &[],
+                Queues::Several(names) => names,
+            },
         });
-        let queue = &self.settings.name;
-        let answer = self.send_as_executor(CALL, queue, DEQUEUE_TIMEOUT, &body)?;
+        let answer = self.send_as_executor(CALL, DEQUEUE_TIMEOUT, &body)?;
         match answer.status {
             204 => Ok(None),
-            200 => read_job(queue, &answer.body)
+            200 => read_job(&self.settings.queues, &answer.body)
                 .map(Some)
                 .map_err(|problem| self.error(CALL, QueueErrorKind::Malformed(problem))),
             _ => Err(self.refused(CALL, answer)),
@@ -119,12 +122,12 @@ impl QueueClient {
 
     /// Tells that the executor and these jobs are alive, and learns which of
     /// them are still ours and which were cancelled.
-    pub fn heartbeat(&self, job_ids: &[i64]) -> Result<HeartbeatAnswer, QueueError> {
+    pub fn heartbeat(&self, jobs: &[JobKey]) -> Result<HeartbeatAnswer, QueueError> {
         const CALL: &str = "heartbeat";
         let body = json(&HeartbeatRequest {
             version: "V2",
             executor_name: &self.executor_name,
-            job_ids,
+            jobs: HeartbeatJobs::new(&self.settings.queues, jobs),
             os: std::env::consts::OS,
             architecture: go_architecture(),
             docker_version: "",
@@ -134,9 +137,9 @@ impl QueueClient {
             src_cli_version: "",
             prometheus_metrics: "",
         });
-        let answer = self.send_as_executor(CALL, &self.settings.name, HEARTBEAT_TIMEOUT, &body)?;
+        let answer = self.send_as_executor(CALL, HEARTBEAT_TIMEOUT, &body)?;
         match answer.status {
-            200 => HeartbeatAnswer::parse(&answer.body)
+            200 => HeartbeatAnswer::parse(&self.settings.queues, &answer.body)
                 .map_err(|problem| self.error(CALL, QueueErrorKind::Malformed(problem))),
             _ => Err(self.refused(CALL, answer)),
         }
@@ -224,10 +227,13 @@ impl QueueClient {
     fn send_as_executor(
         &self,
         call: &'static str,
-        queue: &str,
         timeout: Duration,
         body: &[u8],
     ) -> Result<Answer, QueueError> {
+        let queue = match &self.settings.queues {
+            Queues::One(name) => Some(name.as_str()),
+            Queues::Several(_) => None,
+        };
         loop {
             let basic = self.basic.load(Ordering::Relaxed);
             let request = self
@@ -245,6 +251,7 @@ impl QueueClient {
             }
             return match answer.status {
                 401 | 403 => Err(self.error(call, QueueErrorKind::Unauthorized)),
+                404 if queue.is_none() => Err(self.error(call, QueueErrorKind::OneQueueOnly)),
                 _ => Ok(answer),
             };
         }
@@ -260,11 +267,12 @@ impl QueueClient {
         }
     }
 
-    fn request(&self, call: &str, queue: &str) -> RequestBuilder<WithBody> {
-        let url = format!(
-            "{}/.executors/queue/{queue}/{call}",
-            self.settings.frontend_url
-        );
+    fn request(&self, call: &str, queue: Option<&str>) -> RequestBuilder<WithBody> {
+        let base = &self.settings.frontend_url;
+        let url = match queue {
+            Some(queue) => format!("{base}/.executors/queue/{queue}/{call}"),
+            None => format!("{base}/.executors/queue/{call}"),
+        };
         self.agent
             .post(url)
             .header("Content-Type", "application/json")
@@ -272,7 +280,7 @@ impl QueueClient {
 
     fn job_request(&self, call: &str, job: &Ticket) -> RequestBuilder<WithBody> {
         let token = job.token.as_ref().map(|token| token.reveal());
-        self.request(call, &job.queue)
+        self.request(call, Some(&job.queue))
             .header("Authorization", self.authorization(token))
             .header("X-Sourcegraph-Job-ID", job.id)
             .header("X-Sourcegraph-Executor-Name", &*self.executor_name)

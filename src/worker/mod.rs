@@ -82,7 +82,7 @@ enum End {
 /// Runs a job from its dequeue to its mark. Returns when nothing of it is
 /// left, here or in the cluster.
 pub fn run(shared: &Arc<Shared>, assignment: Assignment) {
-    let ticket = ticket(&assignment.dequeued);
+    let ticket = assignment.dequeued.ticket();
     // Reports even if what follows panics: a job is never lost.
     let mut report = report::OnDrop::new(shared, &ticket, assignment.place);
     report.outcome = match &assignment.dequeued {
@@ -91,17 +91,6 @@ pub fn run(shared: &Arc<Shared>, assignment: Assignment) {
         }
         Dequeued::Job(job) => run_job(shared, job, &ticket, &report.place.stops),
     };
-}
-
-fn ticket(dequeued: &Dequeued) -> Ticket {
-    match dequeued {
-        Dequeued::Malformed(malformed) => malformed.ticket.clone(),
-        Dequeued::Job(job) => Ticket {
-            queue: job.queue.clone(),
-            id: job.id,
-            token: job.token.clone(),
-        },
-    }
 }
 
 fn run_job(shared: &Shared, job: &Job, ticket: &Ticket, stops: &Receiver<Stop>) -> Outcome {

@@ -6,6 +6,7 @@
 //! one Job has one pod, whose init containers are the workspace and all steps
 //! but the last.
 
+mod placement;
 pub mod pod;
 pub mod script;
 pub mod secrets;
@@ -97,7 +98,10 @@ pub fn plan(job: &Job, setting: &Setting<'_>) -> Plan {
         command: Some(script::command(job, step.index)),
     }));
     let template = core::PodTemplateSpec {
-        metadata: Some(metadata(job, setting, None)),
+        metadata: Some(with_annotations(
+            &setting.job.pod_annotations,
+            metadata(job, setting, None),
+        )),
         spec: Some(pod::pod(job, setting, &steps, environments, &secrets)),
     };
     let longest = setting
@@ -117,7 +121,10 @@ pub fn plan(job: &Job, setting: &Setting<'_>) -> Plan {
     Plan {
         run: setting.run.clone(),
         job: batch::Job {
-            metadata: metadata(job, setting, Some(setting.run.clone())),
+            metadata: with_annotations(
+                &setting.job.job_annotations,
+                metadata(job, setting, Some(setting.run.clone())),
+            ),
             spec: Some(spec),
             status: None,
         },
@@ -198,4 +205,12 @@ fn metadata(job: &Job, setting: &Setting<'_>, name: Option<String>) -> ObjectMet
             .map(|owner| vec![owner.clone()]),
         ..ObjectMeta::default()
     }
+}
+
+/// Adds configured annotations. Our own win, since tools rely on them.
+fn with_annotations(configured: &BTreeMap<String, String>, mut metadata: ObjectMeta) -> ObjectMeta {
+    let mut annotations = configured.clone();
+    annotations.extend(metadata.annotations.take().unwrap_or_default());
+    metadata.annotations = Some(annotations);
+    metadata
 }
