@@ -24,6 +24,8 @@ mod packaging;
 mod placing;
 /// Several queues, and the limits of an executor.
 mod queues;
+/// The released chart and component with our image.
+mod released;
 /// A job from dequeue to mark.
 mod running;
 /// Configuration, credentials, servers that are not there yet.
