@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use executor::cluster::plan::{Setting, plan};
 use executor::config::Config;
 use executor::job::{Job, Repository, Secret, Step};
+use executor::logs::redact::Redactions;
 use serde_json::Value;
 
 /// Variables and their values.
@@ -128,6 +129,7 @@ pub(crate) fn planned(environment: Environment) -> Value {
             workspace_image: "sourcegraph/executor:1",
             workspace_pull_secrets: &[],
             owner: None,
+            redactions: &Redactions::new(&BTreeMap::new()),
             run: "sg-executor-job-batches-17-0a1b2c3d".to_owned(),
         },
     );

@@ -85,13 +85,31 @@ make_common_files() {
 #
 # containerd's Kubernetes side learns of an image a moment after it is stored, and marks
 # it then. A pod that came before that would try to pull it.
+#
+# Each image also gets a name with its digest, under which pods can ask for it as they
+# can for one from a registry. That of an older load goes, and its layers with it.
 load_image() {
-    local name
+    local name pinned older
     inside_cluster ctr --namespace k8s.io images import - <"$1" >/dev/null
     for name in $(tar --extract --to-stdout --file="$1" manifest.json | jq --raw-output '.[].RepoTags[]'); do
+        pinned=${name%:*}@$(digest_of "$name")
+        for older in $(names_by_digest "${name%:*}"); do
+            [[ $older == "$pinned" ]] || inside_cluster ctr --namespace k8s.io images remove "$older" >/dev/null
+        done
+        inside_cluster ctr --namespace k8s.io images tag --force "$name" "$pinned" >/dev/null
         wait_for 30 "the image $name" is_managed "$name"
+        wait_for 30 "the image $pinned" is_managed "$pinned"
         say "loaded $name"
     done
+}
+
+digest_of() {
+    inside_cluster ctr --namespace k8s.io images list "name==$1" | awk 'NR == 2 { print $3 }'
+}
+
+# names_by_digest REPOSITORY
+names_by_digest() {
+    inside_cluster ctr --namespace k8s.io images list --quiet "name~=\"^$1@\""
 }
 
 is_managed() {

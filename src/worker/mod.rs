@@ -6,6 +6,7 @@
 
 mod create;
 mod follow;
+mod refusal;
 mod report;
 
 use std::path::PathBuf;
@@ -94,13 +95,8 @@ pub fn run(shared: &Arc<Shared>, assignment: Assignment) {
 }
 
 fn run_job(shared: &Shared, job: &Job, ticket: &Ticket, stops: &Receiver<Stop>) -> Outcome {
-    if job.has_cli_steps {
-        return Outcome::Failed(
-            "the job holds src-cli steps, which need Docker and cannot run on Kubernetes; an \
-             administrator must enable native execution of batch changes: the feature flag \
-             `native-ssbc-execution`"
-                .to_string(),
-        );
+    if let Some(problem) = refusal::refusal(job) {
+        return Outcome::Failed(problem);
     }
     log::info!("Job {}/{} taken: {}.", job.queue, job.id, subject(job));
     if job.steps.is_empty() {
@@ -127,6 +123,20 @@ fn subject(job: &Job) -> String {
     }
 }
 
+/// What neither the cluster nor the server's pages may show of this job: what
+/// the server names, and our own tokens.
+fn redactions(shared: &Shared, job: &Job) -> Redactions {
+    let mut hidden = job.redacted_values.clone();
+    let own = [Some(&shared.password), job.token.as_ref()];
+    for secret in own.into_iter().flatten() {
+        let replacement = SECRET_REMOVED.to_string();
+        hidden
+            .entry(secret.reveal().to_string())
+            .or_insert(replacement);
+    }
+    Redactions::new(&hidden)
+}
+
 /// One job that has steps.
 struct Worker<'a> {
     shared: &'a Shared,
@@ -145,6 +155,7 @@ impl<'a> Worker<'a> {
         stops: &'a Receiver<Stop>,
     ) -> Worker<'a> {
         let token = ticket.token.as_ref().map(|token| token.reveal());
+        let redactions = Arc::new(redactions(shared, job));
         let no_secrets = Vec::new();
         let setting = Setting {
             job: &shared.settings,
@@ -162,23 +173,14 @@ impl<'a> Worker<'a> {
                 .as_ref()
                 .filter(|_| shared.own_pod_owns)
                 .map(|pod| &pod.owner),
+            redactions: &redactions,
             run: run_name(&job.queue, job.id, &random_suffix()),
         };
-        let mut hidden = job.redacted_values.clone();
-        for secret in [Some(&shared.password), job.token.as_ref()]
-            .into_iter()
-            .flatten()
-        {
-            let replacement = SECRET_REMOVED.to_string();
-            hidden
-                .entry(secret.reveal().to_string())
-                .or_insert(replacement);
-        }
         Worker {
             shared,
             stops,
             plan: plan::plan(job, &setting),
-            redactions: Arc::new(Redactions::new(&hidden)),
+            redactions,
             log: JobLog::start(shared.queue.clone(), ticket.clone()),
             deadline: Instant::now() + shared.settings.max_runtime,
         }

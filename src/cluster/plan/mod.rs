@@ -35,7 +35,7 @@ const TTL_SECONDS: i32 = 1800;
 const NET_SECONDS: i64 = 600;
 
 /// What a plan needs to know beside the job.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Setting<'a> {
     /// Limits, images and security by configuration.
     pub job: &'a JobSettings,
@@ -53,6 +53,8 @@ pub struct Setting<'a> {
     pub workspace_pull_secrets: &'a [String],
     /// The executor's own Pod, where known and in the same namespace.
     pub owner: Option<&'a OwnerReference>,
+    /// What must not be seen in the cluster.
+    pub redactions: &'a Redactions,
     /// Name of the attempt.
     pub run: String,
 }
@@ -83,9 +85,8 @@ pub struct PlannedContainer {
 
 /// Plans a job that has steps.
 pub fn plan(job: &Job, setting: &Setting<'_>) -> Plan {
-    let redactions = Redactions::new(&job.redacted_values);
     let steps = name_steps(job);
-    let environments = pod::environments(job, &setting.run, &redactions);
+    let environments = pod::environments(job, &setting.run, setting.redactions);
     let secrets = secrets::secrets(job, setting, &environments);
     let mut containers = vec![PlannedContainer {
         name: SETUP_CONTAINER.to_string(),

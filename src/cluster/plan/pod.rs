@@ -31,14 +31,23 @@ pub struct Environment {
 
 /// The environment of every step.
 pub fn environments(job: &Job, run: &str, redactions: &Redactions) -> Vec<Environment> {
+    // Many steps can have the same secrets, which must fit into one Secret.
+    let mut keys = BTreeMap::new();
     job.steps
         .iter()
         .enumerate()
-        .map(|(index, step)| environment(step, index, run, redactions))
+        .map(|(index, step)| environment(step, index, run, redactions, &mut keys))
         .collect()
 }
 
-fn environment(step: &Step, index: usize, run: &str, redactions: &Redactions) -> Environment {
+/// `keys` are those of all hidden values so far.
+fn environment<'a>(
+    step: &'a Step,
+    index: usize,
+    run: &str,
+    redactions: &Redactions,
+    keys: &mut BTreeMap<&'a str, String>,
+) -> Environment {
     let mut hidden = BTreeMap::new();
     let mut variables = Vec::new();
     for (place, (name, value)) in step.env.iter().enumerate() {
@@ -48,9 +57,11 @@ fn environment(step: &Step, index: usize, run: &str, redactions: &Redactions) ->
             continue;
         }
         if redactions.matches(value) {
-            let key = format!("step-{index}.{place}");
-            variables.push(secret_variable(name, run, &key));
-            hidden.insert(key, value.clone());
+            let key = keys
+                .entry(value)
+                .or_insert_with(|| format!("step-{index}.{place}"));
+            variables.push(secret_variable(name, run, key));
+            hidden.insert(key.clone(), value.clone());
         } else {
             variables.push(plain_variable(name, value));
         }

@@ -11,11 +11,9 @@ const SCRIPT_DIR: &str = ".sourcegraph-executor";
 pub fn path(job: &Job, index: usize) -> String {
     let name = match &job.repository {
         Some(repository) => {
-            format!(
-                "{}@{}",
-                repository.name.replace('/', "_"),
-                repository.commit
-            )
+            // A slash would make directories, and Kubernetes puts variables
+            // in the place of `$(NAME)` in commands.
+            format!("{}@{}", repository.name, repository.commit).replace(['/', '$'], "_")
         }
         None => "no-repository".to_string(),
     };
@@ -38,33 +36,31 @@ pub fn command(job: &Job, index: usize) -> Vec<String> {
 /// The script of a step.
 ///
 /// It first looks whether an earlier step asked to skip this one, then goes
-/// on under bash where the image has it, then runs the commands with tracing
+/// on under bash where the image has it: on the standard path, in `/bin`, or
+/// where the image's own path leads. Then it runs the commands with tracing
 /// and without an end at the first failing line, as the reference does. Only
-/// shell built-ins are used, since an image may have nothing else.
+/// shell built-ins are used, since an image may have nothing else, and no
+/// variable is set but in a subshell, since every name may be the step's.
 pub fn script(step: &Step) -> String {
     let key = single_quoted(&step.key);
     let commands = step.commands.join("\n");
     format!(
         r#"if [ "${{1-}}" != skip-check ]; then
-  if [ -f {WORKSPACE}/skip.json ]; then
-    skip=
-    while IFS= read -r line || [ -n "$line" ]; do skip="$skip$line"; done <{WORKSPACE}/skip.json
-    case "$skip" in
-      *'"nextStep"'*)
-        skip="${{skip#*\"nextStep\"}}"
-        skip="${{skip#*\"}}"
-        skip="${{skip%%\"*}}"
-        step={key}
-        case "$step" in *"$skip") ;; *) exit 0 ;; esac
-        ;;
-    esac
-    unset skip line step
-  fi
-  if command -p -v bash >/dev/null 2>&1; then
-    exec "$(command -p -v bash)" "$0" skip-check
-  elif [ -x /bin/bash ]; then
-    exec /bin/bash "$0" skip-check
-  fi
+  [ -f {WORKSPACE}/skip.json ] && (
+    next=
+    while IFS= read -r line || [ -n "$line" ]; do next=$next$line; done
+    case $next in *'"nextStep"'*) ;; *) exit 1 ;; esac
+    next=${{next#*\"nextStep\"}}
+    next=${{next#*\"}}
+    next=${{next%%\"*}}
+    case {key} in *"$next") exit 1 ;; esac
+  ) <{WORKSPACE}/skip.json && exit 0
+  set -- "$(
+    exec 2>/dev/null
+    command -p -v bash || {{ [ -x /bin/bash ] && echo /bin/bash; }} || command -v bash
+  )"
+  case $1 in /*) exec "$1" "$0" skip-check ;; esac
+  set --
 fi
 set +e
 set -x
@@ -133,6 +129,41 @@ mod tests {
         assert_eq!(
             run("/bin/sh", "step.2.pre", &["echo ran"], end),
             (0, String::new())
+        );
+    }
+
+    #[test]
+    fn a_step_meets_no_variable_of_ours() {
+        let skip = Some(r#"{"nextStep":"step.2.pre"}"#);
+        assert_eq!(
+            run("/bin/sh", "step.2.pre", &["echo ${next-} ${line-}"], skip),
+            (0, "\n".to_string())
+        );
+    }
+
+    #[test]
+    fn file_names_are_plain() {
+        let job = Job {
+            queue: "batches".to_string(),
+            id: 7,
+            token: None,
+            repository: Some(crate::job::Repository {
+                name: "git.example.org/$(HOME)/cart".to_string(),
+                directory: String::new(),
+                commit: "9c1e".to_string(),
+                fetch_tags: false,
+                shallow: false,
+                sparse_checkout: Vec::new(),
+            }),
+            files: Vec::new(),
+            steps: Vec::new(),
+            has_cli_steps: false,
+            redacted_values: Default::default(),
+            registries: Default::default(),
+        };
+        assert_eq!(
+            path(&job, 2),
+            ".sourcegraph-executor/7.2_git.example.org__(HOME)_cart@9c1e.sh"
         );
     }
 

@@ -10,6 +10,7 @@ use crate::cluster::fragments::{Mounts, Volumes};
 use crate::cluster::plan::{Plan, Setting, plan};
 use crate::config::{JobSettings, Placement, Resources, VolumeSettings};
 use crate::job::{FileSource, Job, Registries, Repository, Secret, Step, WorkspaceFile};
+use crate::logs::redact::Redactions;
 use crate::workspace::spec::WorkspaceSpec;
 
 const RUN: &str = "sg-executor-job-batches-17-0a1b2c3d";
@@ -124,6 +125,7 @@ fn planned(job: &Job, settings: &JobSettings) -> Plan {
             workspace_image: "sourcegraph/executor:1",
             workspace_pull_secrets: &["own".to_string(), "registry-a".to_string()],
             owner: Some(&owner()),
+            redactions: &Redactions::new(&job.redacted_values),
             run: RUN.to_string(),
         },
     )
@@ -386,6 +388,21 @@ fn no_secret_is_in_the_job() {
     for secret in ["walnut", "job-token"] {
         assert!(!text.contains(secret), "{secret} is in {text}");
     }
+}
+
+#[test]
+fn a_value_is_hidden_once_for_all_steps() {
+    let steps = vec![
+        step("step.0.pre", "i", "", &[("A", "walnut"), ("B", "a walnut")]),
+        step("step.0.post", "i", "", &[("B", "walnut")]),
+    ];
+    let plan = planned(&Job { steps, ..job() }, &settings());
+    let secret = plan.secrets.last().unwrap();
+    let keys: Vec<&String> = secret.data.as_ref().unwrap().keys().collect();
+    assert_eq!(keys, ["step-0.0", "step-0.1"]);
+    let pod = plan.job.spec.unwrap().template.spec.unwrap();
+    let last = serde_json::to_value(&pod.containers[0].env.as_ref().unwrap()[0]).unwrap();
+    assert_eq!(last["valueFrom"]["secretKeyRef"]["key"], "step-0.0");
 }
 
 #[test]
