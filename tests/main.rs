@@ -14,6 +14,8 @@ mod support;
 
 /// Malformed and extreme jobs.
 mod bad_input;
+/// The repository in the workspace: what is cloned, how, and for whom.
+mod cloning;
 /// The manifests on the real cluster.
 mod packaging;
 /// A job from dequeue to mark.
