@@ -16,6 +16,8 @@ mod support;
 
 /// Malformed and extreme jobs.
 mod bad_input;
+/// The repository in the workspace: what is cloned, how, and for whom.
+mod cloning;
 /// Every variable with bad values, and environments of the released executor.
 mod configuration;
 /// The manifests on the real cluster.

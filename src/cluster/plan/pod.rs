@@ -70,8 +70,9 @@ fn environment<'a>(
     Environment { variables, hidden }
 }
 
-/// What every step gets beside its own: git must work whoever owns the clone,
-/// and the helper program of Sourcegraph must not try to arrange that itself.
+/// What every step gets beside its own: git must work whoever owns the clone
+/// (`script` sees to old ones), and the helper program of Sourcegraph must not
+/// try to arrange that itself.
 fn own_variables(step: &Step) -> Vec<core::EnvVar> {
     let own = [
         ("EXECUTOR_ADD_SAFE", "false"),
