@@ -17,6 +17,9 @@ use crate::config::Config;
 use crate::dequeue;
 use crate::exit::Exit;
 use crate::heartbeat::{Heartbeat, Registry};
+use crate::metrics::Metrics;
+use crate::metrics::pages::Health;
+use crate::metrics::server::MetricsServer;
 use crate::pool::Pool;
 use crate::queue::client::QueueClient;
 use crate::shutdown::Shutdown;
@@ -42,8 +45,12 @@ pub struct Place {
 /// Runs until a stop was requested and carried out.
 pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
     let name = executor_name(&place.host);
-    let queue = QueueClient::new(config.queue.clone(), &name);
-    let cluster = match KubeCluster::new(&config.cluster) {
+    let metrics = Metrics::new(&[&config.queue.name]);
+    let health = Health::new(shutdown);
+    // Answers until this function returns.
+    let _server = serve_metrics(config.metrics_address.as_deref(), &metrics, &health);
+    let queue = QueueClient::new(config.queue.clone(), &name, &metrics);
+    let cluster = match KubeCluster::new(&config.cluster, &metrics.cluster) {
         Ok(cluster) => cluster,
         Err(error) => {
             log::error!("{error}.");
@@ -53,7 +60,8 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
     if !connect(&queue, &cluster, shutdown) {
         return Exit::Clean;
     }
-    let shared = Arc::new(share(&config, place, name, queue, cluster));
+    health.set_connected();
+    let shared = Arc::new(share(&config, place, name, queue, cluster, metrics));
     let started = Heartbeat::start(shared.queue.clone(), shared.registry.clone())
         .and_then(|heartbeat| Ok((heartbeat, start_workers(&shared, config.workers)?)));
     let (heartbeat, pool) = match started {
@@ -80,6 +88,28 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
     let exit = drain(&shared, pool, config.drain_timeout, shutdown);
     heartbeat.stop();
     exit
+}
+
+/// Shows the metrics, if that is wanted and can be: jobs matter more.
+fn serve_metrics(
+    address: Option<&str>,
+    metrics: &Metrics,
+    health: &Health,
+) -> Option<MetricsServer> {
+    let address = address?;
+    match MetricsServer::start(address, metrics.clone(), health.clone()) {
+        Ok(server) => {
+            log::info!("Metrics are at http://{}/metrics.", server.address());
+            Some(server)
+        }
+        Err(error) => {
+            log::warn!(
+                "Metrics are not served, everything else works: cannot listen on {address}: \
+                 {error}. Set EXECUTOR_METRICS_ADDR to an address that is free, or to off."
+            );
+            None
+        }
+    }
 }
 
 /// Waits until both sides answer. False if a stop was requested before.
@@ -118,6 +148,7 @@ fn share(
     executor_name: String,
     queue: QueueClient,
     cluster: KubeCluster,
+    metrics: Metrics,
 ) -> Shared {
     let own_pod = find_own_pod(&cluster, &place);
     let own_image = own_pod.as_ref().map(|pod| pod.image.clone());
@@ -132,6 +163,7 @@ fn share(
         watch: cluster.watch_pods(&label_value(&executor_name)),
         own_pod_owns: place.namespace.as_deref() == Some(cluster.namespace()),
         registry: Registry::default(),
+        metrics,
         settings: config.job.clone(),
         password: config.queue.password.clone(),
         spool_dir: place.spool_dir,
@@ -160,6 +192,7 @@ fn find_own_pod(cluster: &KubeCluster, place: &Place) -> Option<OwnPod> {
 }
 
 fn start_workers(shared: &Arc<Shared>, size: usize) -> std::io::Result<Pool<worker::Assignment>> {
+    shared.metrics.jobs.set_workers(size);
     let shared = Arc::clone(shared);
     Pool::start(size, move |assignment| worker::run(&shared, assignment))
 }
@@ -176,7 +209,8 @@ fn dequeue_until_stopped(
             .name("dequeue".to_string())
             .spawn_scoped(scope, || {
                 let poll = config.queue.poll_interval;
-                dequeue::run(&shared.queue, &shared.registry, pool, poll, shutdown);
+                let (queue, metrics) = (&shared.queue, &shared.metrics.queue);
+                dequeue::run(queue, metrics, &shared.registry, pool, poll, shutdown);
             });
         if let Err(error) = thread {
             log::error!("Cannot start the dequeue thread: {error}.");

@@ -10,6 +10,7 @@ use crossbeam_channel::select;
 
 use crate::backoff::{self, Backoff};
 use crate::heartbeat::Registry;
+use crate::metrics::calls::QueueMetrics;
 use crate::pool::Pool;
 use crate::queue::client::QueueClient;
 use crate::queue::error::QueueError;
@@ -24,6 +25,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// the next round is made.
 pub fn run(
     queue: &QueueClient,
+    metrics: &QueueMetrics,
     registry: &Registry,
     pool: &Pool<Assignment>,
     poll_interval: Duration,
@@ -33,7 +35,7 @@ pub fn run(
     while worker_is_idle(pool, shutdown) {
         // The place of this worker is kept until there is a job for it.
         loop {
-            let wait = match queue.dequeue() {
+            let wait = match metrics.dequeued(queue.dequeue()) {
                 Ok(Some(dequeued)) => {
                     backoff.reset();
                     if assign(registry, pool, dequeued) {

@@ -32,6 +32,8 @@ pub struct Config {
     pub workers: usize,
     /// Longest time that a stop waits for running jobs.
     pub drain_timeout: Duration,
+    /// Where metrics are shown, as `host:port` or `:port`; nowhere if none.
+    pub metrics_address: Option<String>,
 }
 
 /// How to speak with the Sourcegraph instance.
@@ -119,6 +121,9 @@ impl Config {
             job: job(&mut reader),
             workers: reader.number("EXECUTOR_MAX_NUM_JOBS"),
             drain_timeout: reader.duration("EXECUTOR_DRAIN_TIMEOUT"),
+            metrics_address: reader
+                .optional_word("EXECUTOR_METRICS_ADDR")
+                .filter(|address| address != parse::OFF),
         };
         reader.finish(config)
     }

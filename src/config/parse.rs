@@ -3,6 +3,7 @@
 //! A complaint is what follows the quoted value in an error line, such as `is
 //! not a number`. It never repeats the value itself, which may be a secret.
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use http::Uri;
@@ -230,6 +231,29 @@ pub(super) fn image(text: &str) -> Result<String, &'static str> {
     Ok(text.to_owned())
 }
 
+/// The address that is none.
+pub(super) const OFF: &str = "off";
+
+/// Checks an address to listen on, in the form of Go's `net.Listen`.
+pub(super) fn address(text: &str) -> Result<String, &'static str> {
+    if text == OFF {
+        return Ok(text.to_owned());
+    }
+    let (host, port) = text.rsplit_once(':').ok_or("has no port")?;
+    let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number || port.parse::<u16>().is_err() {
+        return Err("has a port that is not a number up to 65535");
+    }
+    let bracketed = host.strip_prefix('[').and_then(|ip| ip.strip_suffix(']'));
+    let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    match bracketed {
+        Some(ip) if ip.parse::<Ipv6Addr>().is_err() => Err("has no IPv6 address in its brackets"),
+        None if host.contains(':') => Err("has an IPv6 address without brackets"),
+        None if !host.bytes().all(in_name) => Err("has a host that cannot be one"),
+        _ => Ok(text.to_owned()),
+    }
+}
+
 /// Checks plain text.
 pub(super) fn text(text: &str) -> Result<String, &'static str> {
     if text.contains(char::is_control) {
@@ -379,6 +403,37 @@ mod tests {
             "https://sg.example.org:x",
         ] {
             assert!(base_url(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_those_of_go() {
+        for text in [
+            "off",
+            ":6060",
+            ":0",
+            "127.0.0.1:6060",
+            "localhost:6060",
+            "[::1]:80",
+            "[::]:6060",
+        ] {
+            assert_eq!(address(text).as_deref(), Ok(text));
+        }
+        for text in [
+            "",
+            "6060",
+            ":",
+            ":http",
+            ":+80",
+            ":65536",
+            "::1:80",
+            "[::1]",
+            "[x]:80",
+            "http://localhost:80",
+            "local host:80",
+            "OFF",
+        ] {
+            assert!(address(text).is_err(), "{text}");
         }
     }
 

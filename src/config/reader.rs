@@ -220,6 +220,7 @@ fn word(kind: Kind, value: &str) -> Result<String, &'static str> {
         Kind::Secret => parse::secret(value),
         Kind::Namespace => parse::namespace(value),
         Kind::Image => parse::image(value),
+        Kind::Address => parse::address(value),
         Kind::Quantity => parse::quantity(value).map(|_| value.to_owned()),
         _ => parse::text(value),
     }

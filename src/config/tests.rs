@@ -36,6 +36,7 @@ fn the_least_gets_all_defaults() {
     assert_eq!(config.queue.num_cpus, 4);
     assert_eq!(config.queue.memory, "12G");
     assert_eq!(config.queue.disk_space, "20G");
+    assert_eq!(config.metrics_address.as_deref(), Some(":6060"));
     assert_eq!(config.cluster.namespace, "default");
     assert_eq!(config.cluster.config_path, None);
     let job = config.job;
@@ -84,6 +85,7 @@ fn every_setting_can_be_set() {
         ("KUBERNETES_RUN_AS_GROUP", "0"),
         ("KUBERNETES_FS_GROUP", "-1"),
         ("KUBERNETES_KEEP_JOBS", "T"),
+        ("EXECUTOR_METRICS_ADDR", "off"),
     ])
     .unwrap();
     assert_eq!(config.queue.username.as_deref(), Some("executor"));
@@ -114,6 +116,7 @@ fn every_setting_can_be_set() {
     assert_eq!(config.job.run_as_group, Some(0));
     assert_eq!(config.job.fs_group, None);
     assert!(config.job.keep_jobs);
+    assert_eq!(config.metrics_address, None);
 }
 
 const QUEUE_TEXT: &str = "EXECUTOR_QUEUE_NAME must be set to one of 'batches, codeintel'";
@@ -261,6 +264,11 @@ const BAD_VALUES: &[(&str, &str, &str)] = &[
         "KUBERNETES_KEEP_JOBS",
         "yes",
         "must be true or false (its value \"yes\" is neither)",
+    ),
+    (
+        "EXECUTOR_METRICS_ADDR",
+        "6060",
+        "must be host:port, :port or off (its value \"6060\" has no port)",
     ),
 ];
 

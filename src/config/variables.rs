@@ -67,6 +67,8 @@ pub enum Kind {
     Names,
     /// Reference of a container image.
     Image,
+    /// A TCP address to listen on, or `off`.
+    Address,
 }
 
 impl Kind {
@@ -97,6 +99,7 @@ impl Kind {
             }
             Kind::Names => "names of Kubernetes objects with commas between them".to_owned(),
             Kind::Image => "an image reference without spaces".to_owned(),
+            Kind::Address => "host:port, :port or off".to_owned(),
         }
     }
 }
@@ -296,6 +299,12 @@ pub const VARIABLES: &[Variable] = &[
         kind: Kind::Boolean,
         default: Fallback::Value("false"),
         meaning: "Whether jobs are left in the cluster when they are done, for debugging.",
+    },
+    Variable {
+        names: &["EXECUTOR_METRICS_ADDR", "SRC_PROF_HTTP"],
+        kind: Kind::Address,
+        default: Fallback::Value(":6060"),
+        meaning: "Where metrics and health are served over HTTP; off for nowhere.",
     },
 ];
 
