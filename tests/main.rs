@@ -14,6 +14,8 @@ mod support;
 
 /// Malformed and extreme jobs.
 mod bad_input;
+/// What is counted, and who may ask for it.
+mod metrics;
 /// The manifests on the real cluster.
 mod packaging;
 /// A job from dequeue to mark.

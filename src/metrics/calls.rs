@@ -45,13 +45,13 @@ impl QueueMetrics {
     pub(super) fn new(maker: &Maker) -> QueueMetrics {
         let calls = maker.operations(
             "apiworker_apiclient_queue",
-            "Calls to Sourcegraph",
+            "calls to Sourcegraph",
             &["op"],
             prometheus::DEFAULT_BUCKETS,
         );
         let dequeues = maker.counters(
             "executor_dequeues_total",
-            "Questions for a job, by the answer.",
+            "Number of times that a job was asked for, by the answer: job, empty, or error.",
             &["answer"],
         );
         QueueMetrics {
@@ -64,7 +64,7 @@ impl QueueMetrics {
             ),
             log_bytes: maker.counter(
                 "executor_log_sent_bytes_total",
-                "Bytes of log entries that Sourcegraph has answered, each update counted whole.",
+                "Bytes of log entries sent to Sourcegraph, each update as a whole.",
             ),
         }
     }
@@ -137,7 +137,7 @@ impl ClusterMetrics {
         let metrics = ClusterMetrics {
             requests: maker.counters(
                 "executor_kubernetes_requests_total",
-                "Requests to the Kubernetes API, by what was asked and how it ended.",
+                "Number of requests to the Kubernetes API: done, refused by it, or unreachable.",
                 &["verb", "resource", "result"],
             ),
             last_watch: maker.timestamp(
@@ -147,7 +147,7 @@ impl ClusterMetrics {
             ),
             streams_reopened: maker.counter(
                 "executor_log_streams_reopened_total",
-                "Log streams of containers that had to be opened again.",
+                "Number of times that a container's log had to be opened again.",
             ),
         };
         for (verb, resource) in REQUESTS {

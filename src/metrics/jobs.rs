@@ -40,17 +40,17 @@ impl JobMetrics {
     pub(super) fn new(maker: &Maker, queues: &[&str]) -> JobMetrics {
         let metrics = JobMetrics {
             queues: queues.iter().map(|queue| (*queue).to_string()).collect(),
-            workers: maker.gauge("executor_workers", "Workers, busy or idle."),
-            busy: maker.gauge("executor_workers_busy", "Workers that have a job."),
+            workers: maker.gauge("executor_workers", "Workers, busy and idle."),
+            busy: maker.gauge("executor_workers_busy", "Workers that have a job now."),
             running: maker.gauges(
                 "src_executor_processor_handlers",
-                "Jobs that run, from dequeue to mark.",
+                "Jobs that run now, from dequeue to mark.",
                 &["queue"],
             ),
-            handled: maker.operations("executor_processor", "Jobs", &["queue", "op"], &RUN_TIMES),
+            handled: maker.operations("executor_processor", "jobs", &["queue", "op"], &RUN_TIMES),
             results: maker.counters(
                 "executor_jobs_total",
-                "Jobs that have ended, by what became of them.",
+                "Number of jobs by their end: complete, errored, failed, or lost to another executor.",
                 &["queue", "result"],
             ),
         };

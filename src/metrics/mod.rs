@@ -136,29 +136,22 @@ impl Maker {
         Operations {
             total: self.counters(
                 &format!("src_{about}_total"),
-                &format!("{what} that succeeded."),
+                &format!("Number of {what} that succeeded."),
                 labels,
             ),
             errors: self.counters(
                 &format!("src_{about}_errors_total"),
-                &format!("{what} that did not succeed."),
+                &format!("Number of {what} that did not succeed."),
                 labels,
             ),
             seconds: self.histograms(
                 &format!("src_{about}_duration_seconds"),
-                &format!("Time that {} took that succeeded.", lower(what)),
+                &format!("Seconds taken by {what} that succeeded."),
                 labels,
                 buckets,
             ),
         }
     }
-}
-
-fn lower(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| {
-        first.to_lowercase().chain(letters).collect()
-    })
 }
 
 /// Operations by labels. Successes and errors are counted apart: the released

@@ -27,6 +27,7 @@ const ACCEPTED_AT_ONCE: usize = CONNECTIONS_MAX / 4;
 /// process has no file descriptor left: it stays in the queue, and asking
 /// again at once would turn in circles.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
 /// The running server; dropping it ends it.
 pub struct MetricsServer {
     address: SocketAddr,
