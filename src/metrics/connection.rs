@@ -86,7 +86,7 @@ impl Connection {
 }
 
 /// The answer to a head, when there is enough of it to tell.
-fn answer(head: &[u8], pages: &Pages) -> Option<Vec<u8>> {
+pub(super) fn answer(head: &[u8], pages: &Pages) -> Option<Vec<u8>> {
     let is_complete = head.windows(4).any(|end| end == b"\r\n\r\n");
     if is_complete {
         return Some(pages.answer(request_line(head)));
