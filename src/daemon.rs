@@ -14,9 +14,12 @@ use crate::backoff::{self, Backoff};
 use crate::cluster::client::{KubeCluster, OwnPod};
 use crate::cluster::names::{executor_name, label_value};
 use crate::config::Config;
-use crate::dequeue;
+use crate::dequeue::{self, Asking};
 use crate::exit::Exit;
 use crate::heartbeat::{Heartbeat, Registry};
+use crate::metrics::Metrics;
+use crate::metrics::pages::Health;
+use crate::metrics::server::MetricsServer;
 use crate::pool::Pool;
 use crate::queue::client::QueueClient;
 use crate::shutdown::Shutdown;
@@ -42,8 +45,19 @@ pub struct Place {
 /// Runs until a stop was requested and carried out.
 pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
     let name = executor_name(&place.host);
-    let queue = QueueClient::new(config.queue.clone(), &name);
-    let cluster = match KubeCluster::new(&config.cluster) {
+    let queues: Vec<&str> = config
+        .queue
+        .queues
+        .names()
+        .iter()
+        .map(String::as_str)
+        .collect();
+    let metrics = Metrics::new(&queues);
+    let health = Health::new(shutdown);
+    // Answers until this function returns.
+    let _server = serve_metrics(config.metrics_address.as_deref(), &metrics, &health);
+    let queue = QueueClient::new(config.queue.clone(), &name, &metrics);
+    let cluster = match KubeCluster::new(&config.cluster, &metrics.cluster) {
         Ok(cluster) => cluster,
         Err(error) => {
             log::error!("{error}.");
@@ -53,7 +67,8 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
     if !connect(&queue, &cluster, shutdown) {
         return Exit::Clean;
     }
-    let shared = Arc::new(share(&config, place, name, queue, cluster));
+    health.set_connected();
+    let shared = Arc::new(share(&config, place, name, queue, cluster, metrics));
     let started = Heartbeat::start(shared.queue.clone(), shared.registry.clone())
         .and_then(|heartbeat| Ok((heartbeat, start_workers(&shared, config.workers)?)));
     let (heartbeat, pool) = match started {
@@ -80,6 +95,28 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
     let exit = drain(&shared, pool, config.drain_timeout, shutdown);
     heartbeat.stop();
     exit
+}
+
+/// Shows the metrics, if that is wanted and can be: jobs matter more.
+fn serve_metrics(
+    address: Option<&str>,
+    metrics: &Metrics,
+    health: &Health,
+) -> Option<MetricsServer> {
+    let address = address?;
+    match MetricsServer::start(address, metrics.clone(), health.clone()) {
+        Ok(server) => {
+            log::info!("Metrics are at http://{}/metrics.", server.address());
+            Some(server)
+        }
+        Err(error) => {
+            log::warn!(
+                "Metrics are not served, everything else works: cannot listen on {address}: \
+                 {error}. Set EXECUTOR_METRICS_ADDR to an address that is free, or to off."
+            );
+            None
+        }
+    }
 }
 
 /// Waits until both sides answer. False if a stop was requested before.
@@ -118,6 +155,7 @@ fn share(
     executor_name: String,
     queue: QueueClient,
     cluster: KubeCluster,
+    metrics: Metrics,
 ) -> Shared {
     let own_pod = find_own_pod(&cluster, &place);
     let own_image = own_pod.as_ref().map(|pod| pod.image.clone());
@@ -132,6 +170,7 @@ fn share(
         watch: cluster.watch_pods(&label_value(&executor_name)),
         own_pod_owns: place.namespace.as_deref() == Some(cluster.namespace()),
         registry: Registry::default(),
+        metrics,
         settings: config.job.clone(),
         password: config.queue.password.clone(),
         spool_dir: place.spool_dir,
@@ -160,6 +199,7 @@ fn find_own_pod(cluster: &KubeCluster, place: &Place) -> Option<OwnPod> {
 }
 
 fn start_workers(shared: &Arc<Shared>, size: usize) -> std::io::Result<Pool<worker::Assignment>> {
+    shared.metrics.jobs.set_workers(size);
     let shared = Arc::clone(shared);
     Pool::start(size, move |assignment| worker::run(&shared, assignment))
 }
@@ -175,9 +215,13 @@ fn dequeue_until_stopped(
         let thread = std::thread::Builder::new()
             .name("dequeue".to_string())
             .spawn_scoped(scope, || {
-                let poll = config.queue.poll_interval;
-                let (queue, registry) = (&shared.queue, &shared.registry);
-                dequeue::run(queue, registry, pool, poll, config.limits, shutdown);
+                let asking = Asking {
+                    queue: &shared.queue,
+                    metrics: &shared.metrics.queue,
+                    poll_interval: config.queue.poll_interval,
+                    limits: config.limits,
+                };
+                dequeue::run(&asking, &shared.registry, pool, shutdown);
             });
         if let Err(error) = thread {
             log::error!("Cannot start the dequeue thread: {error}.");

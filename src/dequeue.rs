@@ -11,6 +11,7 @@ use crossbeam_channel::{at, never, select};
 use crate::backoff::{self, Backoff};
 use crate::config::Limits;
 use crate::heartbeat::Registry;
+use crate::metrics::calls::QueueMetrics;
 use crate::pool::Pool;
 use crate::queue::client::QueueClient;
 use crate::queue::error::QueueError;
@@ -21,25 +22,31 @@ use crate::worker::Assignment;
 /// No error keeps us away for longer.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
+/// Whom to ask for jobs, how often, and up to which limits.
+pub struct Asking<'a> {
+    /// Calls to Sourcegraph.
+    pub queue: &'a QueueClient,
+    /// Counts what it answers.
+    pub metrics: &'a QueueMetrics,
+    /// Wait after an empty answer.
+    pub poll_interval: Duration,
+    /// When to end.
+    pub limits: Limits,
+}
+
 /// Takes jobs until a stop is requested or a limit is reached. No `?` in here:
 /// whatever goes wrong, the next round is made.
-pub fn run(
-    queue: &QueueClient,
-    registry: &Registry,
-    pool: &Pool<Assignment>,
-    poll_interval: Duration,
-    limits: Limits,
-    shutdown: &Shutdown,
-) {
+pub fn run(asking: &Asking<'_>, registry: &Registry, pool: &Pool<Assignment>, shutdown: &Shutdown) {
+    let poll_interval = asking.poll_interval;
     let mut backoff = Backoff::new(poll_interval.min(BACKOFF_MAX), BACKOFF_MAX);
-    let mut left = Left::new(limits);
+    let mut left = Left::new(asking.limits);
     while !left.is_nothing() && worker_is_idle(pool, left.until, shutdown) {
         // The place of this worker is kept until there is a job for it.
         loop {
             if left.is_nothing() {
                 return;
             }
-            let wait = match queue.dequeue() {
+            let wait = match asking.metrics.dequeued(asking.queue.dequeue()) {
                 Ok(Some(dequeued)) => {
                     backoff.reset();
                     if assign(registry, pool, dequeued) {

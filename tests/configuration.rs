@@ -312,6 +312,11 @@ const BAD_VALUES: &[(&str, &str, &str)] = &[
         "privileged",
         "'baseline, restricted'",
     ),
+    (
+        "EXECUTOR_METRICS_ADDR",
+        "6060",
+        "must be host:port, :port or off (its value \"6060\" has no port)",
+    ),
     ("SRC_LOG_LEVEL", "loud", "'debug, info, warn, error, none,"),
     ("SRC_LOG_FORMAT", "xml", "'condensed, logfmt, json'"),
     ("RUST_LOG", "\u{1b}", "contains a control character"),

@@ -46,6 +46,9 @@ impl Config {
             drain_timeout: reader.duration("EXECUTOR_DRAIN_TIMEOUT"),
             log: log(&mut reader),
             warnings: unused::warnings(&lookup),
+            metrics_address: reader
+                .optional_word("EXECUTOR_METRICS_ADDR")
+                .filter(|address| address != parse::OFF),
         };
         reader.finish(config)
     }

@@ -272,6 +272,7 @@ fn word(kind: Kind, value: &str) -> Result<String, &'static str> {
             0 => Err("is zero"),
             _ => Ok(value.to_owned()),
         },
+        Kind::Address => parse::address(value),
         _ => parse::text(value),
     }
 }

@@ -25,6 +25,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// What is logged, and in which form.
     pub log: LogSettings,
+    /// Where metrics are shown, as `host:port` or `:port`; nowhere if none.
+    pub metrics_address: Option<String>,
     /// What the environment asks for and will not get, a sentence each.
     pub warnings: Vec<String>,
 }

@@ -358,6 +358,12 @@ pub const VARIABLES: &[Variable] = &[
         meaning: "Form of log lines: a sentence, key=value pairs, or a JSON object.",
     },
     Variable {
+        names: &["EXECUTOR_METRICS_ADDR", "SRC_PROF_HTTP"],
+        kind: Kind::Address,
+        default: Fallback::Value(":6060"),
+        meaning: "Where metrics and health are served over HTTP; off for nowhere.",
+    },
+    Variable {
         names: &["RUST_LOG"],
         kind: Kind::Text,
         default: Fallback::Unset,

@@ -37,6 +37,7 @@ fn the_least_gets_all_defaults() {
     assert_eq!(config.queue.num_cpus, 4);
     assert_eq!(config.queue.memory, "12G");
     assert_eq!(config.queue.disk_space, "20G");
+    assert_eq!(config.metrics_address.as_deref(), Some(":6060"));
     assert_eq!(config.cluster.namespace, "default");
     assert_eq!(config.cluster.config_path, None);
     let job = config.job;
@@ -82,6 +83,7 @@ fn every_setting_of_the_daemon_can_be_set() {
         ("EXECUTOR_FIRECRACKER_DISK_SPACE", "2G"),
         ("SRC_LOG_LEVEL", "dbug"),
         ("SRC_LOG_FORMAT", "json"),
+        ("EXECUTOR_METRICS_ADDR", "off"),
     ])
     .unwrap();
     assert_eq!(config.queue.username.as_deref(), Some("executor"));
@@ -99,6 +101,7 @@ fn every_setting_of_the_daemon_can_be_set() {
     assert_eq!(config.queue.disk_space, "2G");
     assert_eq!(config.log.filter, "warn,executor=debug");
     assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.metrics_address, None);
 }
 
 #[test]

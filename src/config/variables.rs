@@ -76,6 +76,8 @@ pub enum Kind {
     Json(&'static str),
     /// Docker's configuration file, with registry credentials.
     Registries,
+    /// A TCP address to listen on, or `off`.
+    Address,
 }
 
 impl Kind {
@@ -116,6 +118,7 @@ impl Kind {
             Kind::Pairs => "a comma separated list of key=value pairs".to_owned(),
             Kind::Json(what) => format!("JSON: {what}"),
             Kind::Registries => "a Docker configuration file: JSON with `auths`".to_owned(),
+            Kind::Address => "host:port, :port or off".to_owned(),
         }
     }
 }

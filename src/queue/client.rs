@@ -6,7 +6,7 @@
 use std::io::{Cursor, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -18,6 +18,7 @@ use crate::config::{QueueSettings, Queues};
 use crate::http::{self, Timeouts};
 use crate::job::{JobKey, Outcome};
 use crate::logs::output::OutputReader;
+use crate::metrics::Metrics;
 use crate::queue::error::{QueueError, QueueErrorKind};
 use crate::queue::wire::heartbeat::{HeartbeatAnswer, HeartbeatJobs, HeartbeatRequest};
 use crate::queue::wire::{
@@ -44,6 +45,9 @@ const TIMEOUTS: Timeouts = Timeouts {
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// A job carries its files inline; cached diffs can be tens of MiB.
 const JOB_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Metrics in a heartbeat. They are a quarter of it; were they ever more, a
+/// heartbeat in time is worth more than they are.
+const METRICS_BYTES_MAX: usize = 64 * 1024;
 
 /// Speaks with the queues of one Sourcegraph instance. Cheap to clone.
 #[derive(Clone)]
@@ -53,6 +57,7 @@ pub struct QueueClient {
     executor_name: Arc<str>,
     /// Basic authentication until the server refuses it for the token scheme.
     basic: Arc<AtomicBool>,
+    metrics: Metrics,
 }
 
 /// A log entry as it is now.
@@ -73,12 +78,13 @@ pub struct LogEntry {
 
 impl QueueClient {
     /// Prepares the calls; nothing is sent yet.
-    pub fn new(settings: QueueSettings, executor_name: &str) -> QueueClient {
+    pub fn new(settings: QueueSettings, executor_name: &str, metrics: &Metrics) -> QueueClient {
         QueueClient {
             agent: http::agent(TIMEOUTS),
             basic: Arc::new(AtomicBool::new(settings.username.is_some())),
             settings: Arc::new(settings),
             executor_name: executor_name.into(),
+            metrics: metrics.clone(),
         }
     }
 
@@ -135,7 +141,7 @@ impl QueueClient {
             git_version: "",
             ignite_version: "",
             src_cli_version: "",
-            prometheus_metrics: "",
+            prometheus_metrics: &self.metrics.text_within(METRICS_BYTES_MAX),
         });
         let answer = self.send_as_executor(CALL, HEARTBEAT_TIMEOUT, &body)?;
         match answer.status {
@@ -186,7 +192,7 @@ impl QueueClient {
             .config()
             .timeout_global(Some(MARK_TIMEOUT))
             .build();
-        let answer = self.answer(call, request.send(&body[..]), ANSWER_BYTES_MAX)?;
+        let answer = self.answer(call, || request.send(&body[..]), ANSWER_BYTES_MAX)?;
         self.check_job_answer(call, job, answer).map(drop)
     }
 
@@ -219,8 +225,9 @@ impl QueueClient {
             .timeout_per_write(Some(LOG_IDLE_TIMEOUT))
             .timeout_recv_response(Some(LOG_IDLE_TIMEOUT))
             .build();
-        let answer = request.send(SendBody::from_owned_reader(body));
-        let answer = self.answer(call, answer, ANSWER_BYTES_MAX)?;
+        let send = || request.send(SendBody::from_owned_reader(body));
+        let answer = self.answer(call, send, ANSWER_BYTES_MAX)?;
+        self.metrics.queue.log_sent(length);
         self.check_job_answer(call, job, answer)
     }
 
@@ -242,7 +249,7 @@ impl QueueClient {
                 .config()
                 .timeout_global(Some(timeout))
                 .build();
-            let answer = self.answer(call, request.send(body), JOB_BYTES_MAX)?;
+            let answer = self.answer(call, || request.send(body), JOB_BYTES_MAX)?;
             // Servers that know no user names refuse them with 401: from then
             // on the password is used as the executor token.
             if answer.status == 401 && basic {
@@ -286,7 +293,22 @@ impl QueueClient {
             .header("X-Sourcegraph-Executor-Name", &*self.executor_name)
     }
 
+    /// Makes a call and reads its answer. Every call comes through here, so
+    /// here it is counted.
     fn answer(
+        &self,
+        call: &'static str,
+        send: impl FnOnce() -> Result<ureq::http::Response<Body>, ureq::Error>,
+        bytes_max: u64,
+    ) -> Result<Answer, QueueError> {
+        let began = Instant::now();
+        let answer = self.read(call, send(), bytes_max);
+        let good = answer.as_ref().is_ok_and(Answer::is_good);
+        self.metrics.queue.called(call, began.elapsed(), good);
+        answer
+    }
+
+    fn read(
         &self,
         call: &'static str,
         answer: Result<ureq::http::Response<Body>, ureq::Error>,
@@ -316,7 +338,7 @@ impl QueueClient {
         answer: Answer,
     ) -> Result<Answer, QueueError> {
         let kind = match (answer.status, &job.token) {
-            (200 | 204, _) => return Ok(answer),
+            _ if answer.is_good() => return Ok(answer),
             (401 | 403, Some(_)) | (404, _) => QueueErrorKind::NotOurs,
             (401 | 403, None) => QueueErrorKind::Unauthorized,
             (500, _) if answer.text().contains("unknown job") => QueueErrorKind::NotOurs,
@@ -345,6 +367,11 @@ struct Answer {
 }
 
 impl Answer {
+    /// Whether the server did what was asked.
+    fn is_good(&self) -> bool {
+        matches!(self.status, 200 | 204)
+    }
+
     /// The beginning of the body, for messages.
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.body)

@@ -28,6 +28,7 @@ use crate::job::{Job, Outcome, Secret};
 use crate::logs::output::Output;
 use crate::logs::redact::Redactions;
 use crate::logs::upload::JobLog;
+use crate::metrics::Metrics;
 use crate::queue::client::QueueClient;
 use crate::queue::wire::{Dequeued, Malformed, Ticket};
 
@@ -44,6 +45,8 @@ pub struct Shared {
     pub watch: PodWatch,
     /// Jobs that run here.
     pub registry: Registry,
+    /// What is counted.
+    pub metrics: Metrics,
     /// Limits, images and security of jobs.
     pub settings: JobSettings,
     /// The executor's token, which no log may show.

@@ -76,6 +76,8 @@ impl Stage {
             .env("EXECUTOR_KUBERNETES_NAMESPACE", &self.namespace.name)
             .env("EXECUTOR_KUBERNETES_RESOURCE_REQUEST_MEMORY", "16Mi")
             .env("EXECUTOR_KUBERNETES_RESOURCE_LIMIT_MEMORY", "512Mi")
+            // Many executors run on this machine at once.
+            .env("EXECUTOR_METRICS_ADDR", "127.0.0.1:0")
             .env("EXECUTOR_WORKSPACE_IMAGE", EXECUTOR_IMAGE)
             .env("RUST_LOG", "warn,executor=debug")
     }

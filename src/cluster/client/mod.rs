@@ -22,11 +22,13 @@ use kube_client::{Client, Config, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
+use tokio::time::error::Elapsed;
 
 use crate::cluster::client::log_stream::LogStream;
 use crate::cluster::client::watch::PodWatch;
 use crate::cluster::error::{ClusterError, ClusterErrorKind};
 use crate::config::ClusterSettings;
+use crate::metrics::calls::{ClusterMetrics, RequestResult};
 
 /// A call that is not answered by then has failed.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,6 +41,7 @@ pub struct KubeCluster {
     runtime: Arc<Runtime>,
     client: Client,
     namespace: String,
+    metrics: ClusterMetrics,
 }
 
 /// What the executor's own Pod tells about how to make others.
@@ -54,7 +57,10 @@ pub struct OwnPod {
 
 impl KubeCluster {
     /// Reads the configuration and prepares the client; nothing is sent yet.
-    pub fn new(settings: &ClusterSettings) -> Result<KubeCluster, ClusterError> {
+    pub fn new(
+        settings: &ClusterSettings,
+        metrics: &ClusterMetrics,
+    ) -> Result<KubeCluster, ClusterError> {
         let fail = |cause: String| ClusterError {
             call: "set up the Kubernetes client".to_string(),
             kind: ClusterErrorKind::Configuration(cause),
@@ -77,6 +83,7 @@ impl KubeCluster {
             runtime: Arc::new(runtime),
             client,
             namespace,
+            metrics: metrics.clone(),
         })
     }
 
@@ -89,7 +96,7 @@ impl KubeCluster {
     pub fn check(&self) -> Result<(), ClusterError> {
         let pods = self.api::<core::Pod>();
         let call = format!("list pods in namespace {}", self.namespace);
-        self.block(call, async move {
+        self.block(("list", "pods"), call, async move {
             pods.list_metadata(&ListParams::default().limit(1)).await
         })
         .map(drop)
@@ -100,7 +107,11 @@ impl KubeCluster {
         let pods: Api<core::Pod> = Api::namespaced(self.client.clone(), namespace);
         let pod_name = name.to_string();
         let call = format!("read our own Pod {namespace}/{name}");
-        let pod = self.block(call, async move { pods.get(&pod_name).await })?;
+        let pod = self.block(
+            ("get", "pods"),
+            call,
+            async move { pods.get(&pod_name).await },
+        )?;
         let spec = pod.spec.unwrap_or_default();
         let ours = |container: &&core::Container| container.name.contains("executor");
         let container = spec
@@ -156,6 +167,7 @@ impl KubeCluster {
             self.client.clone(),
             &self.namespace,
             instance,
+            self.metrics.clone(),
         )
     }
 
@@ -167,7 +179,8 @@ impl KubeCluster {
         since: Option<jiff::Timestamp>,
     ) -> LogStream {
         let pods = self.api::<core::Pod>();
-        LogStream::start(&self.runtime, pods, pod, container, since)
+        let metrics = self.metrics.clone();
+        LogStream::start(&self.runtime, pods, pod, container, since, metrics)
     }
 
     fn api<K>(&self) -> Api<K>
@@ -187,7 +200,7 @@ impl KubeCluster {
     {
         let api = self.api::<K>();
         let call = format!("create {kind} {}", name.unwrap_or_default());
-        let created = self.block(call, async move {
+        let created = self.block(("create", &K::plural(&())), call, async move {
             api.create(&PostParams::default(), object).await.map(drop)
         });
         match created {
@@ -205,7 +218,7 @@ impl KubeCluster {
     {
         let api = self.api::<K>();
         let call = format!("delete {kind} {name}");
-        let deleted = self.block(call, async move {
+        let deleted = self.block(("delete", &K::plural(&())), call, async move {
             api.delete(name, &DeleteParams::background())
                 .await
                 .map(drop)
@@ -216,14 +229,18 @@ impl KubeCluster {
         }
     }
 
-    /// The one place where a thread waits for the runtime.
+    /// The one place where a thread waits for the runtime. Verb and resource
+    /// are those of a Role.
     fn block<T>(
         &self,
+        (verb, resource): (&str, &str),
         call: String,
         future: impl Future<Output = Result<T, kube_client::Error>>,
     ) -> Result<T, ClusterError> {
         let timed = async { tokio::time::timeout(CALL_TIMEOUT, future).await };
-        match self.runtime.block_on(timed) {
+        let answer = self.runtime.block_on(timed);
+        self.metrics.requested(verb, resource, result_of(&answer));
+        match answer {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(ClusterError {
                 call,
@@ -262,6 +279,15 @@ async fn load_config(settings: &ClusterSettings) -> Result<Config, String> {
                 chain(&error)
             )
         }),
+    }
+}
+
+/// How a request with a limit of time ended, for the metrics.
+fn result_of<T>(answer: &Result<Result<T, kube_client::Error>, Elapsed>) -> RequestResult {
+    match answer {
+        Ok(Ok(_)) => RequestResult::Done,
+        Ok(Err(kube_client::Error::Api(_))) => RequestResult::Refused,
+        Ok(Err(_)) | Err(_) => RequestResult::Unreachable,
     }
 }
 
