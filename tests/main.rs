@@ -14,12 +14,20 @@ mod support;
 
 /// Malformed and extreme jobs.
 mod bad_input;
+/// Batch changes: results, skipped steps, files, secrets.
+mod batches;
+/// Code intelligence: an index and its upload.
+mod codeintel;
 /// The manifests on the real cluster.
 mod packaging;
+/// Both versions of the payload, and what came before them.
+mod payloads;
 /// A job from dequeue to mark.
 mod running;
 /// Configuration, credentials, servers that are not there yet.
 mod startup;
+/// Steps as users write them.
+mod steps;
 /// Every way in which a job stops before its end.
 mod stopping;
 /// Rules of the house that a program can check.
