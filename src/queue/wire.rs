@@ -168,7 +168,7 @@ fn ids(value: &Value) -> Result<HashSet<i64>, String> {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Payload {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     version: i64,
     id: i64,
     #[serde(default, deserialize_with = "or_default")]
@@ -309,7 +309,10 @@ fn to_job(payload: Payload, ticket: &Ticket) -> Result<Job, String> {
         .map(|(index, step)| to_step(index, step))
         .collect::<Result<Vec<_>, _>>()?;
     refuse_repeated_keys(&steps)?;
-    let docker_config = (!payload.docker_auth_config.is_empty())
+    let registries = payload.docker_auth_config.get("auths");
+    let docker_config = registries
+        .and_then(Value::as_object)
+        .is_some_and(|registries| !registries.is_empty())
         .then(|| Secret::new(Value::Object(payload.docker_auth_config).to_string()));
     Ok(Job {
         queue,
