@@ -70,12 +70,15 @@ fn a_batch_change_completes_by_its_results() {
         .command("echo 'mkdir assets; echo fixing; echo careful >&2' > step0.sh")
         .command("echo ../workspace-files/tools/fix.sh >> step0.sh")
         .command(started(0));
-    let post = quiet("step.0.post", STEP_IMAGE)
+    let post = StepSpec::new("step.0.post", STEP_IMAGE)
         .env("NPM_TOKEN", secret)
-        .command("cat stdout0.log stderr0.log")
+        .command("set +x; cat stdout0.log stderr0.log")
         .command("git -C repository add --all")
         .command("git -C repository diff --cached --no-prefix --binary > step0.diff");
+    // Chatter on the other stream, which must not get into the event.
+    let post = post.command("set -x; echo hello world >&2; set +x");
     let post = with_commands(post, result(0, tell_secret, "base64 -w0 step0.diff"));
+    let post = post.command("set -x; echo done >&2");
     let job = stage.complete(
         stage
             .job()
@@ -96,7 +99,11 @@ fn a_batch_change_completes_by_its_results() {
     let mut seen = lines(&job, "step.0.run");
     seen.sort_unstable();
     assert_eq!(seen, ["careful", "fixing"]);
-    assert_eq!(lines(&job, "step.0.post")[..2], ["fixing", "careful"]);
+    let seen = lines(&job, "step.0.post");
+    assert_eq!(seen[..3], ["+ set +x", "fixing", "careful"]);
+    let hello = ["+ echo hello world", "hello world", "+ set +x"];
+    assert_eq!(seen[3..6], hello);
+    assert_eq!(seen[7..], ["+ echo done", "done"]);
 
     let results = job.step_results();
     assert_eq!(results.len(), 1, "one line is one event");

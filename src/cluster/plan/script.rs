@@ -6,6 +6,8 @@ use crate::job::{Job, Step};
 pub const WORKSPACE: &str = "/job";
 /// Directory of the step scripts, relative to the workspace.
 const SCRIPT_DIR: &str = ".sourcegraph-executor";
+/// How keys end of the steps in whose output the server looks for events.
+const EVENTS_SUFFIX: &str = ".post";
 
 /// Path of a step's script, relative to the workspace.
 pub fn path(job: &Job, index: usize) -> String {
@@ -41,9 +43,20 @@ pub fn command(job: &Job, index: usize) -> Vec<String> {
 /// and without an end at the first failing line, as the reference does. Only
 /// shell built-ins are used, since an image may have nothing else, and no
 /// variable is set but in a subshell, since every name may be the step's.
+///
+/// The runtime reads the two streams of a container side by side, in pieces
+/// of 16 KiB, so a line of one stream can end up inside of a long line of the
+/// other. In a step whose output the server reads, where each line is an
+/// event, both are one stream, which keeps lines whole. Elsewhere they stay
+/// apart: there programs write pieces of lines to one while others use the
+/// other, and no line has to be whole.
 pub fn script(step: &Step) -> String {
     let key = single_quoted(&step.key);
     let commands = step.commands.join("\n");
+    let join_streams = match step.key.ends_with(EVENTS_SUFFIX) {
+        true => "exec 2>&1\n",
+        false => "",
+    };
     format!(
         r#"if [ "${{1-}}" != skip-check ]; then
   [ -f {WORKSPACE}/skip.json ] && (
@@ -63,7 +76,7 @@ pub fn script(step: &Step) -> String {
   set --
 fi
 set +e
-set -x
+{join_streams}set -x
 
 {commands}
 "#
@@ -164,6 +177,20 @@ mod tests {
         assert_eq!(
             path(&job, 2),
             ".sourcegraph-executor/7.2_git.example.org__(HOME)_cart@9c1e.sh"
+        );
+    }
+
+    #[test]
+    fn events_share_one_stream_with_the_trace() {
+        let commands = ["echo event", "echo more >&2"];
+        let events = "+ echo event\nevent\n+ echo more\nmore\n";
+        assert_eq!(
+            run("/bin/sh", "step.0.post", &commands, None),
+            (0, events.to_string())
+        );
+        assert_eq!(
+            run("/bin/sh", "step.0.run", &commands, None),
+            (0, "event\n".to_string())
         );
     }
 
