@@ -41,13 +41,18 @@ impl ClusterError {
         }
     }
 
-    /// Whether the object is larger than the API server takes, or, with a
-    /// status that says nothing, than its database does.
+    /// Whether the object is larger than Kubernetes takes: than its API does,
+    /// or than its database does. For a Job the API server then tries once
+    /// more, and stumbles over the labels that it has set itself.
     fn is_too_large(&self) -> bool {
         match &self.kind {
             ClusterErrorKind::Refused {
                 status, message, ..
-            } => *status == 413 || message.contains("request is too large"),
+            } => match status {
+                413 => true,
+                422 => message.contains("spec.template.metadata.labels[controller-uid]"),
+                _ => message.contains("etcdserver: request is too large"),
+            },
             _ => false,
         }
     }
@@ -93,10 +98,10 @@ impl fmt::Display for ClusterError {
                 message,
                 ..
             } => write!(f, "cannot {call}: Kubernetes forbids it: {message}"),
-            ClusterErrorKind::Refused { message, .. } if self.is_too_large() => write!(
+            ClusterErrorKind::Refused { .. } if self.is_too_large() => write!(
                 f,
-                "cannot {call}: the steps and their variables are more than Kubernetes can hold; \
-                 put large values into files: {message}"
+                "cannot {call}: the steps and their variables are more than Kubernetes can hold \
+                 in one object, about 1.5 MiB; put large values into files"
             ),
             ClusterErrorKind::Refused {
                 status,
@@ -133,7 +138,8 @@ mod tests {
     fn what_is_too_large_is_not_tried_again() {
         let by_api = refused(413, "Request entity too large: limit is 3145728");
         let by_database = refused(500, "etcdserver: request is too large");
-        for error in [by_api, by_database] {
+        let once_more = "spec.template.metadata.labels[controller-uid]: Invalid value";
+        for error in [by_api, by_database, refused(422, once_more)] {
             assert!(!error.is_retryable(), "{error}");
             assert!(error.to_string().contains("large values into files"));
         }
