@@ -13,7 +13,7 @@ use crossbeam_channel::{bounded, select};
 use crate::backoff::{self, Backoff};
 use crate::cluster::client::{KubeCluster, OwnPod};
 use crate::cluster::names::{executor_name, label_value};
-use crate::config::Config;
+use crate::config::{Config, JobSettings};
 use crate::dequeue;
 use crate::exit::Exit;
 use crate::heartbeat::{Heartbeat, Registry};
@@ -120,13 +120,7 @@ fn share(
     cluster: KubeCluster,
 ) -> Shared {
     let own_pod = find_own_pod(&cluster, &place);
-    let own_image = own_pod.as_ref().map(|pod| pod.image.clone());
-    let workspace_image = config
-        .job
-        .workspace_image
-        .clone()
-        .or(own_image)
-        .unwrap_or_else(|| DEFAULT_WORKSPACE_IMAGE.to_string());
+    let workspace_image = workspace_image(&config.job, own_pod.as_ref());
     log::debug!("This is executor {executor_name}; workspaces by image {workspace_image}.");
     Shared {
         watch: cluster.watch_pods(&label_value(&executor_name)),
@@ -157,6 +151,16 @@ fn find_own_pod(cluster: &KubeCluster, place: &Place) -> Option<OwnPod> {
             None
         }
     }
+}
+
+/// The image that makes workspaces: the configured one, else our own, else
+/// the one of a release.
+pub(crate) fn workspace_image(settings: &JobSettings, own_pod: Option<&OwnPod>) -> String {
+    let own_image = own_pod.map(|pod| pod.image.clone());
+    let configured = settings.workspace_image.clone();
+    configured
+        .or(own_image)
+        .unwrap_or_else(|| DEFAULT_WORKSPACE_IMAGE.to_string())
 }
 
 fn start_workers(shared: &Arc<Shared>, size: usize) -> std::io::Result<Pool<worker::Assignment>> {

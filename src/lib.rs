@@ -20,5 +20,6 @@ pub mod logs;
 pub mod pool;
 pub mod queue;
 pub mod shutdown;
+pub mod validate;
 pub mod worker;
 pub mod workspace;

@@ -2,11 +2,14 @@
 //! the calls.
 //!
 //! `plan/` turns a job into objects and `status.rs` a pod's status into a
-//! verdict, both pure; `names.rs` has the names and labels; `client/` makes
-//! the calls and is the only room with `async` in it.
+//! verdict, both pure; `names.rs` has the names and labels; `demand.rs` says
+//! what a plan asks of its namespace and `inventory.rs` what a namespace has;
+//! `client/` makes the calls and is the only room with `async` in it.
 
 pub mod client;
+pub mod demand;
 pub mod error;
+pub mod inventory;
 pub mod names;
 pub mod plan;
 pub mod status;

@@ -5,6 +5,7 @@
 //! (`log_stream.rs`); a call blocks the thread that makes it and has a
 //! timeout. Calls are tried once: the worker owns the outcome.
 
+pub mod inspect;
 pub mod log_stream;
 pub mod watch;
 
@@ -38,6 +39,7 @@ pub struct KubeCluster {
     // Dropped last: the watch and the streams live on it.
     runtime: Arc<Runtime>,
     client: Client,
+    server: String,
     namespace: String,
 }
 
@@ -66,18 +68,26 @@ impl KubeCluster {
             .enable_all()
             .build()
             .map_err(|error| fail(error.to_string()))?;
-        let client = runtime.block_on(async {
+        let (client, server) = runtime.block_on(async {
             let mut config = load_config(settings).await.map_err(fail)?;
             config.connect_timeout = Some(CONNECT_TIMEOUT);
             config.default_retry = false;
-            Client::try_from(config).map_err(|error| fail(chain(&error)))
+            let server = config.cluster_url.to_string();
+            let client = Client::try_from(config).map_err(|error| fail(chain(&error)))?;
+            Ok((client, server))
         })?;
         let namespace = settings.namespace.clone();
         Ok(KubeCluster {
             runtime: Arc::new(runtime),
             client,
+            server,
             namespace,
         })
+    }
+
+    /// Address of the API server.
+    pub fn server(&self) -> &str {
+        &self.server
     }
 
     /// Namespace in which everything is made.
@@ -97,10 +107,19 @@ impl KubeCluster {
 
     /// Reads the executor's own Pod, which may be in another namespace.
     pub fn own_pod(&self, namespace: &str, name: &str) -> Result<OwnPod, ClusterError> {
+        self.own_pod_within(CALL_TIMEOUT, namespace, name)
+    }
+
+    fn own_pod_within(
+        &self,
+        limit: Duration,
+        namespace: &str,
+        name: &str,
+    ) -> Result<OwnPod, ClusterError> {
         let pods: Api<core::Pod> = Api::namespaced(self.client.clone(), namespace);
         let pod_name = name.to_string();
         let call = format!("read our own Pod {namespace}/{name}");
-        let pod = self.block(call, async move { pods.get(&pod_name).await })?;
+        let pod = self.block_within(limit, call, async move { pods.get(&pod_name).await })?;
         let spec = pod.spec.unwrap_or_default();
         let ours = |container: &&core::Container| container.name.contains("executor");
         let container = spec
@@ -216,13 +235,22 @@ impl KubeCluster {
         }
     }
 
-    /// The one place where a thread waits for the runtime.
     fn block<T>(
         &self,
         call: String,
         future: impl Future<Output = Result<T, kube_client::Error>>,
     ) -> Result<T, ClusterError> {
-        let timed = async { tokio::time::timeout(CALL_TIMEOUT, future).await };
+        self.block_within(CALL_TIMEOUT, call, future)
+    }
+
+    /// The one place where a thread waits for the runtime.
+    fn block_within<T>(
+        &self,
+        limit: Duration,
+        call: String,
+        future: impl Future<Output = Result<T, kube_client::Error>>,
+    ) -> Result<T, ClusterError> {
+        let timed = async { tokio::time::timeout(limit, future).await };
         match self.runtime.block_on(timed) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(ClusterError {
@@ -231,7 +259,7 @@ impl KubeCluster {
             }),
             Err(_) => Err(ClusterError {
                 call,
-                kind: ClusterErrorKind::Unreachable(format!("no answer in {CALL_TIMEOUT:?}")),
+                kind: ClusterErrorKind::Unreachable(format!("no answer in {limit:.0?}")),
             }),
         }
     }

@@ -1,0 +1,226 @@
+//! What the executor's account may do: every verb of the released Role.
+
+use crate::cluster::error::ClusterError;
+use crate::cluster::inventory::Permission;
+use crate::validate::finding::Finding;
+
+const SUBJECT: &str = "permissions";
+
+/// The verbs on one kind of objects.
+struct Rule {
+    group: &'static str,
+    resource: &'static str,
+    /// Without these no job runs.
+    needed: &'static [&'static str],
+    /// Without these jobs run.
+    useful: &'static [&'static str],
+    /// What is lost without the useful ones.
+    loss: &'static str,
+}
+
+/// The rules of `manifests/base/role.yaml`, which are those of the released
+/// executor.
+const RULES: [Rule; 4] = [
+    Rule {
+        group: "batch",
+        resource: "jobs",
+        needed: &["create", "delete"],
+        useful: &[],
+        loss: "",
+    },
+    Rule {
+        group: "",
+        resource: "pods",
+        needed: &["list", "watch"],
+        useful: &["get"],
+        loss: "the executor cannot find out its own image, nor leave its objects to its Pod",
+    },
+    Rule {
+        group: "",
+        resource: "pods/log",
+        needed: &["get"],
+        useful: &["list", "watch"],
+        loss: "nothing of this version needs them, other versions may",
+    },
+    Rule {
+        group: "",
+        resource: "secrets",
+        needed: &["create", "delete"],
+        useful: &[],
+        loss: "",
+    },
+];
+
+/// What the later checks need to know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Access {
+    /// Whether Jobs may be created.
+    pub(super) creates_jobs: bool,
+    /// Whether Secrets may be created.
+    pub(super) creates_secrets: bool,
+}
+
+impl Access {
+    /// What is supposed where nobody can tell.
+    pub(super) const ALL: Access = Access {
+        creates_jobs: true,
+        creates_secrets: true,
+    };
+}
+
+/// Everything to ask for.
+pub(super) fn permissions() -> Vec<Permission> {
+    RULES.iter().flat_map(Rule::permissions).collect()
+}
+
+/// What the answers to `permissions` mean, in the same order.
+pub(super) fn judge(allowed: &[bool], namespace: &str) -> (Vec<Finding>, Access) {
+    let asked = permissions();
+    let may = |resource: &str, verb: &str| {
+        let mut answers = asked.iter().zip(allowed);
+        answers.any(|(it, allowed)| *allowed && it.resource == resource && it.verb == verb)
+    };
+    let access = Access {
+        creates_jobs: may("jobs", "create"),
+        creates_secrets: may("secrets", "create"),
+    };
+    if !allowed.contains(&true) {
+        return (vec![nothing(namespace)], access);
+    }
+    let findings = RULES.iter().map(|rule| rule.judge(&may, namespace));
+    (findings.collect(), access)
+}
+
+/// What it means that the question itself was refused.
+pub(super) fn not_told(error: &ClusterError, namespace: &str) -> Finding {
+    Finding::unknown(
+        SUBJECT,
+        error.to_string(),
+        format!("Look: kubectl --namespace {namespace} auth can-i --list, as this account"),
+    )
+}
+
+fn nothing(namespace: &str) -> Finding {
+    Finding::failed(
+        SUBJECT,
+        format!("this account may do nothing in namespace {namespace}, which may not even exist"),
+        format!(
+            "Set EXECUTOR_KUBERNETES_NAMESPACE if that is the wrong one; look whether it exists \
+             (kubectl get namespace {namespace}), and whether a RoleBinding in it gives this \
+             account the Role of manifests/base/role.yaml (kubectl --namespace {namespace} \
+             describe rolebindings)"
+        ),
+    )
+}
+
+impl Rule {
+    fn verbs(&self) -> impl Iterator<Item = &'static str> {
+        self.needed.iter().chain(self.useful).copied()
+    }
+
+    fn permissions(&self) -> impl Iterator<Item = Permission> {
+        let (group, resource) = (self.group, self.resource);
+        self.verbs().map(move |verb| Permission {
+            group,
+            resource,
+            verb,
+        })
+    }
+
+    fn judge(&self, may: &impl Fn(&str, &str) -> bool, namespace: &str) -> Finding {
+        let resource = self.resource;
+        let missing = |verbs: &[&'static str]| -> Vec<&'static str> {
+            let verbs = verbs.iter().copied();
+            verbs.filter(|verb| !may(resource, verb)).collect()
+        };
+        let (needed, useful) = (missing(self.needed), missing(self.useful));
+        let all: Vec<&str> = self.verbs().collect();
+        let advice = format!(
+            "Add to the Role of this account in that namespace: {{apiGroups: [{:?}], resources: \
+             [{resource}], verbs: [{}]}}",
+            self.group,
+            all.join(", ")
+        );
+        let result = |verbs: &[&str]| {
+            format!(
+                "{resource}: {} not allowed in namespace {namespace}",
+                verbs.join(", ")
+            )
+        };
+        if !needed.is_empty() {
+            let missing = [needed, useful].concat();
+            return Finding::failed(SUBJECT, result(&missing), advice);
+        }
+        if !useful.is_empty() {
+            let result = format!("{} ({})", result(&useful), self.loss);
+            return Finding::warning(SUBJECT, result, advice);
+        }
+        Finding::ok(SUBJECT, format!("{resource}: {}", all.join(", ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::validate::finding::State;
+
+    /// What is found when everything but these is allowed.
+    fn without(refused: &[(&str, &str)]) -> (Vec<Finding>, Access) {
+        let permissions = permissions();
+        let allowed = permissions
+            .iter()
+            .map(|it| !refused.contains(&(it.resource, it.verb)));
+        judge(&allowed.collect::<Vec<_>>(), "executor")
+    }
+
+    #[test]
+    fn the_released_role_is_enough() {
+        let (findings, access) = without(&[]);
+        assert_eq!(findings.len(), 4);
+        assert!(findings.iter().all(|finding| finding.state == State::Ok));
+        assert!(access.creates_jobs && access.creates_secrets);
+    }
+
+    #[test]
+    fn every_needed_verb_is_missed() {
+        for (resource, verb) in [
+            ("jobs", "create"),
+            ("jobs", "delete"),
+            ("pods", "list"),
+            ("pods", "watch"),
+            ("pods/log", "get"),
+            ("secrets", "create"),
+            ("secrets", "delete"),
+        ] {
+            let (findings, _) = without(&[(resource, verb)]);
+            let failed: Vec<_> = findings
+                .iter()
+                .filter(|finding| finding.state == State::Failed)
+                .collect();
+            assert_eq!(failed.len(), 1, "{resource} {verb}");
+            let expected = format!("{resource}: {verb} not allowed");
+            assert!(failed[0].result.contains(&expected), "{}", failed[0]);
+            let rule = format!("resources: [{resource}]");
+            assert!(failed[0].advice.contains(&rule), "{}", failed[0]);
+        }
+    }
+
+    #[test]
+    fn verbs_that_nothing_needs_are_warned_of() {
+        for (resource, verb) in [("pods", "get"), ("pods/log", "list"), ("pods/log", "watch")] {
+            let (findings, _) = without(&[(resource, verb)]);
+            let states: Vec<_> = findings.iter().map(|finding| finding.state).collect();
+            assert!(states.contains(&State::Warning), "{resource} {verb}");
+            assert!(!states.contains(&State::Failed), "{resource} {verb}");
+        }
+    }
+
+    #[test]
+    fn nothing_allowed_is_one_finding() {
+        let refused = vec![false; permissions().len()];
+        let (findings, access) = judge(&refused, "elsewhere");
+        assert_eq!(findings.len(), 1);
+        assert!(findings[0].result.contains("namespace elsewhere"));
+        assert_eq!(access, Access::default());
+    }
+}
