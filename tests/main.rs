@@ -24,3 +24,5 @@ mod startup;
 mod stopping;
 /// Rules of the house that a program can check.
 mod tidy;
+/// Set-ups with one fault each, and what is said of it before any job runs.
+mod validate;

@@ -133,3 +133,107 @@ fn claim(volume: &core::Volume) -> Option<String> {
     let requests = template.spec.resources.as_ref()?.requests.as_ref()?;
     requests.get("storage").map(|size| size.0.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::batch::v1 as batch;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A plan with one Secret and this pod.
+    fn plan(spec: Value) -> Plan {
+        let job = json!({"spec": {"template": {"spec": spec}}});
+        let job: batch::Job = serde_json::from_value(job).unwrap();
+        Plan {
+            run: "run".to_string(),
+            secrets: vec![core::Secret::default()],
+            job,
+            containers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_demand_has_everything_that_is_counted() {
+        let plan = plan(json!({
+            "initContainers": [{"name": "setup", "resources": {"limits": {"memory": "1Gi"}}}],
+            "containers": [{"name": "step", "resources": {"requests": {"cpu": "2"}}}],
+            "volumes": [
+                {"name": "data", "ephemeral": {"volumeClaimTemplate": {"spec": {
+                    "resources": {"requests": {"storage": "5Gi"}},
+                }}}},
+                {"name": "spec", "emptyDir": {}},
+            ],
+        }));
+        let container = |name: &str, is_init| ContainerDemand {
+            name: name.to_string(),
+            is_init,
+            ..ContainerDemand::default()
+        };
+        let mut setup = container("setup", true);
+        setup.limits = [("memory".to_string(), "1Gi".to_string())].into();
+        let mut step = container("step", false);
+        step.requests = [("cpu".to_string(), "2".to_string())].into();
+        let expected = Demand {
+            secrets: 1,
+            containers: vec![setup, step],
+            claims: vec!["5Gi".to_string()],
+        };
+        assert_eq!(demand(&plan), expected);
+    }
+
+    #[test]
+    fn the_weakest_part_of_a_pod_decides() {
+        let good = json!({
+            "securityContext": {"runAsNonRoot": true, "runAsUser": 1000},
+            "containers": [{
+                "name": "step", "securityContext": {"capabilities": {"drop": ["ALL"]}},
+            }],
+            "volumes": [{"name": "data", "emptyDir": {}}],
+        });
+        let with = |pointer: &str, value: Value| {
+            let mut spec = good.clone();
+            *spec.pointer_mut(pointer).unwrap() = value;
+            security_level(&plan(spec))
+        };
+        let restricted = SecurityLevel::Restricted;
+        assert_eq!(with("/volumes/0/name", json!("other")), restricted);
+        for (pointer, value, level) in [
+            ("/securityContext", json!({}), SecurityLevel::Baseline),
+            (
+                "/securityContext/runAsUser",
+                json!(0),
+                SecurityLevel::Baseline,
+            ),
+            (
+                "/containers/0/securityContext",
+                json!({}),
+                SecurityLevel::Baseline,
+            ),
+            (
+                "/containers/0/securityContext",
+                json!({"capabilities": {"drop": ["ALL"]}, "runAsUser": 0}),
+                SecurityLevel::Baseline,
+            ),
+            (
+                "/volumes/0",
+                json!({"name": "x", "nfs": {"server": "s", "path": "/"}}),
+                SecurityLevel::Baseline,
+            ),
+            (
+                "/volumes/0",
+                json!({"name": "x", "hostPath": {"path": "/"}}),
+                SecurityLevel::Privileged,
+            ),
+        ] {
+            assert_eq!(with(pointer, value.clone()), level, "{pointer}: {value}");
+        }
+    }
+
+    #[test]
+    fn levels_have_their_order() {
+        let levels = ["privileged", "baseline", "restricted"].map(SecurityLevel::named);
+        assert!(levels.is_sorted() && levels.iter().all(Option::is_some));
+        assert_eq!(SecurityLevel::named("other"), None);
+    }
+}

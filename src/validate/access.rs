@@ -10,11 +10,10 @@ const SUBJECT: &str = "permissions";
 struct Rule {
     group: &'static str,
     resource: &'static str,
-    /// Without these no job runs.
+    verbs: &'static [&'static str],
+    /// Those without which no job runs.
     needed: &'static [&'static str],
-    /// Without these jobs run.
-    useful: &'static [&'static str],
-    /// What is lost without the useful ones.
+    /// What is lost without the others.
     loss: &'static str,
 }
 
@@ -24,29 +23,29 @@ const RULES: [Rule; 4] = [
     Rule {
         group: "batch",
         resource: "jobs",
+        verbs: &["create", "delete"],
         needed: &["create", "delete"],
-        useful: &[],
         loss: "",
     },
     Rule {
         group: "",
         resource: "pods",
+        verbs: &["get", "list", "watch"],
         needed: &["list", "watch"],
-        useful: &["get"],
         loss: "the executor cannot find out its own image, nor leave its objects to its Pod",
     },
     Rule {
         group: "",
         resource: "pods/log",
+        verbs: &["get", "list", "watch"],
         needed: &["get"],
-        useful: &["list", "watch"],
         loss: "nothing of this version needs them, other versions may",
     },
     Rule {
         group: "",
         resource: "secrets",
+        verbs: &["create", "delete"],
         needed: &["create", "delete"],
-        useful: &[],
         loss: "",
     },
 ];
@@ -114,48 +113,34 @@ fn nothing(namespace: &str) -> Finding {
 }
 
 impl Rule {
-    fn verbs(&self) -> impl Iterator<Item = &'static str> {
-        self.needed.iter().chain(self.useful).copied()
-    }
-
     fn permissions(&self) -> impl Iterator<Item = Permission> {
-        let (group, resource) = (self.group, self.resource);
-        self.verbs().map(move |verb| Permission {
-            group,
-            resource,
+        self.verbs.iter().map(|verb| Permission {
+            group: self.group,
+            resource: self.resource,
             verb,
         })
     }
 
     fn judge(&self, may: &impl Fn(&str, &str) -> bool, namespace: &str) -> Finding {
-        let resource = self.resource;
-        let missing = |verbs: &[&'static str]| -> Vec<&'static str> {
-            let verbs = verbs.iter().copied();
-            verbs.filter(|verb| !may(resource, verb)).collect()
-        };
-        let (needed, useful) = (missing(self.needed), missing(self.useful));
-        let all: Vec<&str> = self.verbs().collect();
+        let (resource, all) = (self.resource, self.verbs.join(", "));
+        let verbs = self.verbs.iter().copied();
+        let missing: Vec<&str> = verbs.filter(|verb| !may(resource, verb)).collect();
+        if missing.is_empty() {
+            return Finding::ok(SUBJECT, format!("{resource}: {all}"));
+        }
+        let result = format!(
+            "{resource}: {} not allowed in namespace {namespace}",
+            missing.join(", ")
+        );
         let advice = format!(
             "Add to the Role of this account in that namespace: {{apiGroups: [{:?}], resources: \
-             [{resource}], verbs: [{}]}}",
+             [{resource}], verbs: [{all}]}}",
             self.group,
-            all.join(", ")
         );
-        let result = |verbs: &[&str]| {
-            format!(
-                "{resource}: {} not allowed in namespace {namespace}",
-                verbs.join(", ")
-            )
-        };
-        if !needed.is_empty() {
-            let missing = [needed, useful].concat();
-            return Finding::failed(SUBJECT, result(&missing), advice);
+        match missing.iter().any(|verb| self.needed.contains(verb)) {
+            true => Finding::failed(SUBJECT, result, advice),
+            false => Finding::warning(SUBJECT, format!("{result} ({})", self.loss), advice),
         }
-        if !useful.is_empty() {
-            let result = format!("{} ({})", result(&useful), self.loss);
-            return Finding::warning(SUBJECT, result, advice);
-        }
-        Finding::ok(SUBJECT, format!("{resource}: {}", all.join(", ")))
     }
 }
 

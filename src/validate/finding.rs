@@ -4,6 +4,8 @@
 use std::fmt;
 use std::io::{self, Write};
 
+use crate::cluster::error::ClusterError;
+
 /// What a result means for jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -92,9 +94,9 @@ impl fmt::Display for State {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (state, subject) = (self.state, self.subject);
-        write!(f, "{state:<7}  {subject}: {}.", sentence(&self.result))?;
+        write!(f, "{state:<7}  {subject}: {}", sentence(&self.result))?;
         if !self.advice.is_empty() {
-            write!(f, " {}.", sentence(&self.advice))?;
+            write!(f, ". {}", sentence(&self.advice))?;
         }
         Ok(())
     }
@@ -106,6 +108,14 @@ fn sentence(text: &str) -> String {
     let is_gap = |c: char| c.is_whitespace() || c.is_control();
     let words: Vec<&str> = text.split(is_gap).filter(|word| !word.is_empty()).collect();
     words.join(" ").trim_end_matches('.').to_string()
+}
+
+/// Why there was no answer to a question, which reads as in `list pods`.
+pub(super) fn no_answer(question: &str, error: &ClusterError) -> String {
+    match error.is_forbidden() {
+        true => format!("this account may not {question}"),
+        false => error.to_string(),
+    }
 }
 
 /// Writes findings as they come, so that a check that takes long does not hide
@@ -182,9 +192,9 @@ mod tests {
     #[test]
     fn a_finding_is_one_line() {
         let finding = Finding::failed("quota", "a\r\n  b.\n", "Do c.");
-        assert_eq!(finding.to_string(), "failed   quota: a b. Do c.");
+        assert_eq!(finding.to_string(), "failed   quota: a b. Do c");
         let finding = Finding::ok("quota", "there is none");
-        assert_eq!(finding.to_string(), "ok       quota: there is none.");
+        assert_eq!(finding.to_string(), "ok       quota: there is none");
     }
 
     #[test]

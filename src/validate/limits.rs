@@ -2,7 +2,7 @@
 
 use crate::cluster::error::ClusterError;
 use crate::cluster::inventory::{Amounts, LimitItem, LimitKind};
-use crate::validate::finding::Finding;
+use crate::validate::finding::{Finding, no_answer};
 use crate::validate::need::{ContainerNeed, Need, ONE, Sums, shown, sums, variables};
 
 const SUBJECT: &str = "limit range";
@@ -18,11 +18,8 @@ pub(super) fn judge(
         Err(error) => {
             return Finding::unknown(
                 SUBJECT,
-                error.to_string(),
-                format!(
-                    "Look: kubectl --namespace {namespace} describe limitranges; or allow this \
-                     account to list limitranges"
-                ),
+                no_answer("list limitranges", error),
+                format!("Look: kubectl --namespace {namespace} describe limitranges"),
             );
         }
     };

@@ -2,7 +2,7 @@
 
 use crate::cluster::error::ClusterError;
 use crate::cluster::inventory::{Quota, Scope};
-use crate::validate::finding::Finding;
+use crate::validate::finding::{Finding, no_answer};
 use crate::validate::need::{ContainerNeed, Need, Sums, shown, sums, variables};
 
 const SUBJECT: &str = "quota";
@@ -38,11 +38,8 @@ pub(super) fn judge(
         Err(error) => {
             return vec![Finding::unknown(
                 SUBJECT,
-                error.to_string(),
-                format!(
-                    "Look: kubectl --namespace {namespace} describe resourcequotas; or allow \
-                     this account to list resourcequotas"
-                ),
+                no_answer("list resourcequotas", error),
+                format!("Look: kubectl --namespace {namespace} describe resourcequotas"),
             )];
         }
     };

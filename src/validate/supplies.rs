@@ -2,7 +2,7 @@
 //! that their volumes come from.
 
 use crate::cluster::error::ClusterError;
-use crate::validate::finding::Finding;
+use crate::validate::finding::{Finding, no_answer};
 
 /// Types of Secrets that the kubelet takes credentials from.
 const PULL_TYPES: [&str; 2] = ["kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg"];
@@ -39,7 +39,7 @@ pub(super) fn pull_secret(
         ),
         Err(error) => Finding::unknown(
             SUBJECT,
-            error.to_string(),
+            no_answer(&format!("get Secret {name}"), error),
             format!("Look: {look}; its type must be {}", PULL_TYPES[0]),
         ),
     }
@@ -59,7 +59,7 @@ pub(super) fn storage_class(found: &Result<Option<String>, ClusterError>) -> Fin
         ),
         Err(error) => Finding::unknown(
             SUBJECT,
-            error.to_string(),
+            no_answer("list storageclasses", error),
             "Look: kubectl get storageclasses; one must be the default",
         ),
     }

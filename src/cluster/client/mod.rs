@@ -73,6 +73,7 @@ impl KubeCluster {
             config.connect_timeout = Some(CONNECT_TIMEOUT);
             config.default_retry = false;
             let server = config.cluster_url.to_string();
+            let server = server.trim_end_matches('/').to_string();
             let client = Client::try_from(config).map_err(|error| fail(chain(&error)))?;
             Ok((client, server))
         })?;
