@@ -14,9 +14,12 @@ use crate::backoff::{self, Backoff};
 use crate::cluster::client::{KubeCluster, OwnPod};
 use crate::cluster::names::{executor_name, label_value};
 use crate::config::{Config, JobSettings};
-use crate::dequeue;
+use crate::dequeue::{self, Asking};
 use crate::exit::Exit;
 use crate::heartbeat::{Heartbeat, Registry};
+use crate::metrics::Metrics;
+use crate::metrics::pages::Health;
+use crate::metrics::server::MetricsServer;
 use crate::pool::Pool;
 use crate::queue::client::QueueClient;
 use crate::shutdown::Shutdown;
@@ -42,8 +45,19 @@ pub struct Place {
 /// Runs until a stop was requested and carried out.
 pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
     let name = executor_name(&place.host);
-    let queue = QueueClient::new(config.queue.clone(), &name);
-    let cluster = match KubeCluster::new(&config.cluster) {
+    let queues: Vec<&str> = config
+        .queue
+        .queues
+        .names()
+        .iter()
+        .map(String::as_str)
+        .collect();
+    let metrics = Metrics::new(&queues);
+    let health = Health::new(shutdown);
+    // Answers until this function returns.
+    let _server = serve_metrics(config.metrics_address.as_deref(), &metrics, &health);
+    let queue = QueueClient::new(config.queue.clone(), &name, &metrics);
+    let cluster = match KubeCluster::new(&config.cluster, &metrics.cluster) {
         Ok(cluster) => cluster,
         Err(error) => {
             log::error!("{error}.");
@@ -53,7 +67,8 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
     if !connect(&queue, &cluster, shutdown) {
         return Exit::Clean;
     }
-    let shared = Arc::new(share(&config, place, name, queue, cluster));
+    health.set_connected();
+    let shared = Arc::new(share(&config, place, name, queue, cluster, metrics));
     let started = Heartbeat::start(shared.queue.clone(), shared.registry.clone())
         .and_then(|heartbeat| Ok((heartbeat, start_workers(&shared, config.workers)?)));
     let (heartbeat, pool) = match started {
@@ -64,11 +79,11 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
         }
     };
     log::info!(
-        "Connected to Sourcegraph at {} and to Kubernetes namespace {}; listening on queue {} \
-         with {} {}.",
+        "Connected to Sourcegraph at {} and to Kubernetes namespace {}; listening on {} with {} \
+         {}.",
         shared.queue.url(),
         shared.cluster.namespace(),
-        config.queue.name,
+        config.queue.queues,
         config.workers,
         if config.workers == 1 {
             "worker"
@@ -80,6 +95,28 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
     let exit = drain(&shared, pool, config.drain_timeout, shutdown);
     heartbeat.stop();
     exit
+}
+
+/// Shows the metrics, if that is wanted and can be: jobs matter more.
+fn serve_metrics(
+    address: Option<&str>,
+    metrics: &Metrics,
+    health: &Health,
+) -> Option<MetricsServer> {
+    let address = address?;
+    match MetricsServer::start(address, metrics.clone(), health.clone()) {
+        Ok(server) => {
+            log::info!("Metrics are at http://{}/metrics.", server.address());
+            Some(server)
+        }
+        Err(error) => {
+            log::warn!(
+                "Metrics are not served, everything else works: cannot listen on {address}: \
+                 {error}. Set EXECUTOR_METRICS_ADDR to an address that is free, or to off."
+            );
+            None
+        }
+    }
 }
 
 /// Waits until both sides answer. False if a stop was requested before.
@@ -118,6 +155,7 @@ fn share(
     executor_name: String,
     queue: QueueClient,
     cluster: KubeCluster,
+    metrics: Metrics,
 ) -> Shared {
     let own_pod = find_own_pod(&cluster, &place);
     let workspace_image = workspace_image(&config.job, own_pod.as_ref());
@@ -126,6 +164,7 @@ fn share(
         watch: cluster.watch_pods(&label_value(&executor_name)),
         own_pod_owns: place.namespace.as_deref() == Some(cluster.namespace()),
         registry: Registry::default(),
+        metrics,
         settings: config.job.clone(),
         password: config.queue.password.clone(),
         spool_dir: place.spool_dir,
@@ -164,6 +203,7 @@ pub(crate) fn workspace_image(settings: &JobSettings, own_pod: Option<&OwnPod>) 
 }
 
 fn start_workers(shared: &Arc<Shared>, size: usize) -> std::io::Result<Pool<worker::Assignment>> {
+    shared.metrics.jobs.set_workers(size);
     let shared = Arc::clone(shared);
     Pool::start(size, move |assignment| worker::run(&shared, assignment))
 }
@@ -179,8 +219,13 @@ fn dequeue_until_stopped(
         let thread = std::thread::Builder::new()
             .name("dequeue".to_string())
             .spawn_scoped(scope, || {
-                let poll = config.queue.poll_interval;
-                dequeue::run(&shared.queue, &shared.registry, pool, poll, shutdown);
+                let asking = Asking {
+                    queue: &shared.queue,
+                    metrics: &shared.metrics.queue,
+                    poll_interval: config.queue.poll_interval,
+                    limits: config.limits,
+                };
+                dequeue::run(&asking, &shared.registry, pool, shutdown);
             });
         if let Err(error) = thread {
             log::error!("Cannot start the dequeue thread: {error}.");
@@ -195,16 +240,24 @@ fn drain(
     limit: Duration,
     shutdown: &Shutdown,
 ) -> Exit {
-    match shared.registry.len() {
-        0 => log::info!("Stopping; no job runs."),
-        jobs => log::info!("Stopping; {jobs} jobs run and have {limit:?} to end."),
-    }
     let (sender, joined) = bounded::<()>(0);
     // Whoever joins the workers may have to be left behind.
     std::thread::spawn(move || {
         pool.join();
         drop(sender);
     });
+    if !shutdown.is_draining() {
+        // A limit was reached: every job has its own time to end.
+        log::info!("Ending after {} more jobs.", shared.registry.len());
+        select! {
+            recv(joined) -> _ => return Exit::Clean,
+            recv(shutdown.drain()) -> _ => {}
+        }
+    }
+    match shared.registry.len() {
+        0 => log::info!("Stopping; no job runs."),
+        jobs => log::info!("Stopping; {jobs} jobs run and have {limit:?} to end."),
+    }
     select! {
         recv(joined) -> _ => return Exit::Clean,
         recv(shutdown.force()) -> _ => {}

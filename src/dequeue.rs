@@ -4,12 +4,14 @@
 //! stands idle. After a job it is asked again at once, after an empty answer
 //! when the poll interval is over, after an error with growing delays.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::select;
+use crossbeam_channel::{at, never, select};
 
 use crate::backoff::{self, Backoff};
+use crate::config::Limits;
 use crate::heartbeat::Registry;
+use crate::metrics::calls::QueueMetrics;
 use crate::pool::Pool;
 use crate::queue::client::QueueClient;
 use crate::queue::error::QueueError;
@@ -20,23 +22,35 @@ use crate::worker::Assignment;
 /// No error keeps us away for longer.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// Takes jobs until a stop is requested. No `?` in here: whatever goes wrong,
-/// the next round is made.
-pub fn run(
-    queue: &QueueClient,
-    registry: &Registry,
-    pool: &Pool<Assignment>,
-    poll_interval: Duration,
-    shutdown: &Shutdown,
-) {
+/// Whom to ask for jobs, how often, and up to which limits.
+pub struct Asking<'a> {
+    /// Calls to Sourcegraph.
+    pub queue: &'a QueueClient,
+    /// Counts what it answers.
+    pub metrics: &'a QueueMetrics,
+    /// Wait after an empty answer.
+    pub poll_interval: Duration,
+    /// When to end.
+    pub limits: Limits,
+}
+
+/// Takes jobs until a stop is requested or a limit is reached. No `?` in here:
+/// whatever goes wrong, the next round is made.
+pub fn run(asking: &Asking<'_>, registry: &Registry, pool: &Pool<Assignment>, shutdown: &Shutdown) {
+    let poll_interval = asking.poll_interval;
     let mut backoff = Backoff::new(poll_interval.min(BACKOFF_MAX), BACKOFF_MAX);
-    while worker_is_idle(pool, shutdown) {
+    let mut left = Left::new(asking.limits);
+    while !left.is_nothing() && worker_is_idle(pool, left.until, shutdown) {
         // The place of this worker is kept until there is a job for it.
         loop {
-            let wait = match queue.dequeue() {
+            if left.is_nothing() {
+                return;
+            }
+            let wait = match asking.metrics.dequeued(asking.queue.dequeue()) {
                 Ok(Some(dequeued)) => {
                     backoff.reset();
                     if assign(registry, pool, dequeued) {
+                        left.count();
                         break;
                     }
                     poll_interval
@@ -47,7 +61,7 @@ pub fn run(
                 }
                 Err(error) => delay(&mut backoff, &error),
             };
-            if !shutdown.wait(wait) {
+            if !shutdown.wait(left.within(wait)) {
                 return;
             }
         }
@@ -57,26 +71,71 @@ pub fn run(
     }
 }
 
-fn worker_is_idle(pool: &Pool<Assignment>, shutdown: &Shutdown) -> bool {
+/// What may still be taken.
+struct Left {
+    jobs: Option<u64>,
+    until: Option<Instant>,
+}
+
+impl Left {
+    fn new(limits: Limits) -> Left {
+        Left {
+            jobs: limits.jobs,
+            // A time too long to be told is none.
+            until: limits
+                .active_time
+                .and_then(|time| Instant::now().checked_add(time)),
+        }
+    }
+
+    fn count(&mut self) {
+        self.jobs = self.jobs.map(|jobs| jobs.saturating_sub(1));
+    }
+
+    /// Whether a limit is reached; says so in the log.
+    fn is_nothing(&self) -> bool {
+        if self.jobs == Some(0) {
+            log::info!("Taking no more jobs: EXECUTOR_NUM_TOTAL_JOBS is reached.");
+            return true;
+        }
+        let is_over = self.until.is_some_and(|until| Instant::now() >= until);
+        if is_over {
+            log::info!("Taking no more jobs: EXECUTOR_MAX_ACTIVE_TIME is over.");
+        }
+        is_over
+    }
+
+    /// The wait, but no longer than to the end of the time.
+    fn within(&self, wait: Duration) -> Duration {
+        match self.until {
+            Some(until) => wait.min(until.saturating_duration_since(Instant::now())),
+            None => wait,
+        }
+    }
+}
+
+/// Waits for an idle worker. False if a stop was requested or the time is over.
+fn worker_is_idle(pool: &Pool<Assignment>, until: Option<Instant>, shutdown: &Shutdown) -> bool {
     select! {
         recv(pool.idle()) -> idle => idle.is_ok() && !shutdown.is_draining(),
         recv(shutdown.drain()) -> _ => false,
+        recv(until.map_or_else(never, at)) -> _ => {
+            log::info!("Taking no more jobs: EXECUTOR_MAX_ACTIVE_TIME is over.");
+            false
+        }
     }
 }
 
 /// Gives a job to a worker; false if it runs here already.
 fn assign(registry: &Registry, pool: &Pool<Assignment>, dequeued: Dequeued) -> bool {
-    let id = match &dequeued {
-        Dequeued::Job(job) => job.id,
-        Dequeued::Malformed(malformed) => malformed.ticket.id,
-    };
-    match registry.add(id) {
+    let key = dequeued.ticket().key();
+    match registry.add(key.clone()) {
         Some(place) => {
             pool.send(Assignment { dequeued, place });
             true
         }
         None => {
-            log::warn!("The server handed out job {id}, which runs here already; dropping it.");
+            log::warn!("The server handed out job {key}, which runs here already; dropping it.");
             false
         }
     }

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
+use crate::job::JobKey;
 use crate::queue::client::QueueClient;
+use crate::queue::wire::heartbeat::HeartbeatAnswer;
 use crate::shutdown::Nothing;
 
 /// The server takes five missed ones for a dead executor.
@@ -33,7 +35,7 @@ pub enum Stop {
 
 /// The jobs that run here, from dequeue to mark.
 #[derive(Clone, Default)]
-pub struct Registry(Arc<Mutex<BTreeMap<i64, Running>>>);
+pub struct Registry(Arc<Mutex<BTreeMap<JobKey, Running>>>);
 
 struct Running {
     stop: Sender<Stop>,
@@ -44,29 +46,29 @@ struct Running {
 
 /// The place of one attempt at a job in the registry.
 pub struct Place {
-    id: i64,
+    key: JobKey,
     /// Brings every reason to stop.
     pub stops: Receiver<Stop>,
 }
 
 impl Registry {
     /// Adds a job; `None` if it runs here already.
-    pub fn add(&self, id: i64) -> Option<Place> {
+    pub fn add(&self, key: JobKey) -> Option<Place> {
         let mut jobs = self.lock();
-        if jobs.contains_key(&id) {
+        if jobs.contains_key(&key) {
             return None;
         }
         // A cancellation, a loss and the drain limit can come once each.
         let (stop, stops) = bounded(3);
         jobs.insert(
-            id,
+            key.clone(),
             Running {
                 stop,
                 stops: stops.clone(),
                 cancelled: false,
             },
         );
-        Some(Place { id, stops })
+        Some(Place { key, stops })
     }
 
     /// Removes a job after its mark. The server may have given a lost job to
@@ -74,8 +76,8 @@ impl Registry {
     pub fn remove(&self, place: &Place) {
         let mut jobs = self.lock();
         let is_same = |running: &Running| place.stops.same_channel(&running.stops);
-        if jobs.get(&place.id).is_some_and(is_same) {
-            jobs.remove(&place.id);
+        if jobs.get(&place.key).is_some_and(is_same) {
+            jobs.remove(&place.key);
         }
     }
 
@@ -96,32 +98,32 @@ impl Registry {
         }
     }
 
-    fn ids(&self) -> Vec<i64> {
-        self.lock().keys().copied().collect()
+    fn keys(&self) -> Vec<JobKey> {
+        self.lock().keys().cloned().collect()
     }
 
     /// Acts on an answer: only jobs that were sent are judged by it, since a
     /// job that was dequeued meanwhile cannot be in it.
-    fn apply(&self, sent: &[i64], answer: &crate::queue::wire::HeartbeatAnswer) {
+    fn apply(&self, sent: &[JobKey], answer: &HeartbeatAnswer) {
         let mut jobs = self.lock();
-        for id in sent {
-            if answer.cancel.contains(id) {
-                match jobs.get_mut(id) {
+        for key in sent {
+            if answer.cancel.contains(key) {
+                match jobs.get_mut(key) {
                     Some(running) if !running.cancelled => {
                         running.cancelled = true;
                         let _ = running.stop.try_send(Stop::Cancelled);
                     }
                     _ => {}
                 }
-            } else if !answer.known.contains(id)
-                && let Some(running) = jobs.remove(id)
+            } else if !answer.known.contains(key)
+                && let Some(running) = jobs.remove(key)
             {
                 let _ = running.stop.try_send(Stop::NotOurs);
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<i64, Running>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<JobKey, Running>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -157,7 +159,7 @@ fn run(queue: &QueueClient, registry: &Registry, stopped: &Receiver<Nothing>) {
     let mut next = Instant::now() + INTERVAL;
     while stopped.recv_deadline(next) == Err(RecvTimeoutError::Timeout) {
         next = Instant::now() + INTERVAL;
-        let sent = registry.ids();
+        let sent = registry.keys();
         match queue.heartbeat(&sent) {
             Ok(answer) => {
                 if let Some(since) = failing_since.take() {
@@ -182,20 +184,26 @@ fn run(queue: &QueueClient, registry: &Registry, stopped: &Receiver<Nothing>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::wire::HeartbeatAnswer;
+
+    fn key(id: i64) -> JobKey {
+        JobKey {
+            queue: "batches".to_string(),
+            id,
+        }
+    }
 
     fn answer(known: &[i64], cancel: &[i64]) -> HeartbeatAnswer {
         HeartbeatAnswer {
-            known: known.iter().copied().collect(),
-            cancel: cancel.iter().copied().collect(),
+            known: known.iter().copied().map(key).collect(),
+            cancel: cancel.iter().copied().map(key).collect(),
         }
     }
 
     #[test]
     fn a_job_the_server_forgot_is_stopped() {
         let registry = Registry::default();
-        let stops = registry.add(17).unwrap().stops;
-        registry.apply(&[17], &answer(&[], &[]));
+        let stops = registry.add(key(17)).unwrap().stops;
+        registry.apply(&[key(17)], &answer(&[], &[]));
         assert_eq!(stops.try_recv(), Ok(Stop::NotOurs));
         assert!(registry.is_empty(), "it is not in the next heartbeat");
     }
@@ -203,17 +211,17 @@ mod tests {
     #[test]
     fn a_job_dequeued_meanwhile_is_not_judged() {
         let registry = Registry::default();
-        let stops = registry.add(18).unwrap().stops;
-        registry.apply(&[17], &answer(&[17], &[]));
+        let stops = registry.add(key(18)).unwrap().stops;
+        registry.apply(&[key(17)], &answer(&[17], &[]));
         assert!(stops.is_empty());
     }
 
     #[test]
     fn a_cancelled_job_is_told_once_and_kept() {
         let registry = Registry::default();
-        let stops = registry.add(17).unwrap().stops;
-        registry.apply(&[17], &answer(&[17], &[17]));
-        registry.apply(&[17], &answer(&[17], &[17]));
+        let stops = registry.add(key(17)).unwrap().stops;
+        registry.apply(&[key(17)], &answer(&[17], &[17]));
+        registry.apply(&[key(17)], &answer(&[17], &[17]));
         assert_eq!(stops.try_iter().collect::<Vec<_>>(), [Stop::Cancelled]);
         assert_eq!(registry.len(), 1);
     }
@@ -221,9 +229,9 @@ mod tests {
     #[test]
     fn a_lost_attempt_leaves_the_next_alone() {
         let registry = Registry::default();
-        let lost = registry.add(17).unwrap();
-        registry.apply(&[17], &answer(&[], &[]));
-        let again = registry.add(17).unwrap();
+        let lost = registry.add(key(17)).unwrap();
+        registry.apply(&[key(17)], &answer(&[], &[]));
+        let again = registry.add(key(17)).unwrap();
         registry.remove(&lost);
         assert_eq!(registry.len(), 1, "heartbeats go on for the new attempt");
         registry.remove(&again);
@@ -231,9 +239,23 @@ mod tests {
     }
 
     #[test]
+    fn ids_of_two_queues_do_not_meet() {
+        let registry = Registry::default();
+        let other = JobKey {
+            queue: "codeintel".to_string(),
+            id: 17,
+        };
+        let stops = registry.add(key(17)).unwrap().stops;
+        assert!(registry.add(other.clone()).is_some());
+        registry.apply(&[key(17), other], &answer(&[17], &[]));
+        assert!(stops.is_empty(), "the job of the first queue goes on");
+        assert_eq!(registry.len(), 1);
+    }
+
+    #[test]
     fn a_job_runs_here_once_only() {
         let registry = Registry::default();
-        assert!(registry.add(17).is_some());
-        assert!(registry.add(17).is_none());
+        assert!(registry.add(key(17)).is_some());
+        assert!(registry.add(key(17)).is_none());
     }
 }

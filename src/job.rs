@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde_json::{Map, Value, json};
+
 /// One job as the server handed it out, checked and decoded.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -25,8 +27,23 @@ pub struct Job {
     pub has_cli_steps: bool,
     /// Text that must not be seen in any output, and what stands in its place.
     pub redacted_values: BTreeMap<String, String>,
-    /// Registry credentials of this job, as a Docker configuration file.
-    pub docker_config: Option<Secret>,
+    /// Registry credentials of this job.
+    pub registries: Registries,
+}
+
+/// What names a job: ids are unique inside one queue only.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobKey {
+    /// Name of the queue.
+    pub queue: String,
+    /// Number inside the queue.
+    pub id: i64,
+}
+
+impl fmt::Display for JobKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.queue, self.id)
+    }
 }
 
 /// What to clone, and how.
@@ -108,6 +125,32 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Registries and the credentials for each, in the form of Docker's
+/// configuration file; never printed.
+#[derive(Clone, Default, PartialEq)]
+pub struct Registries(Map<String, Value>);
+
+impl Registries {
+    /// Takes what stands under `auths` in such a file.
+    pub fn new(auths: Map<String, Value>) -> Registries {
+        Registries(auths)
+    }
+
+    /// The file of these credentials and, for registries that have none here,
+    /// those of `others`; none if there are none at all.
+    pub fn docker_config(&self, others: &Registries) -> Option<Secret> {
+        let mut auths = others.0.clone();
+        auths.extend(self.0.clone());
+        (!auths.is_empty()).then(|| Secret::new(json!({ "auths": auths }).to_string()))
+    }
+}
+
+impl fmt::Debug for Registries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "(credentials for {} registries)", self.0.len())
+    }
+}
+
 /// What kind of end a job came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -162,5 +205,28 @@ mod tests {
     #[test]
     fn a_secret_is_never_printed() {
         assert_eq!(format!("{:?}", Secret::new("walnut")), "(secret)");
+        let registries = registries(json!({"a.example.org": {"auth": "walnut"}}));
+        assert!(!format!("{registries:?}").contains("walnut"));
+    }
+
+    fn registries(auths: Value) -> Registries {
+        Registries::new(auths.as_object().unwrap().clone())
+    }
+
+    #[test]
+    fn a_jobs_own_registries_come_first() {
+        let own = registries(json!({"a": {"auth": "1"}}));
+        let others = registries(json!({"a": {"auth": "2"}, "b": {"auth": "3"}}));
+        let config = own.docker_config(&others).unwrap();
+        let config: Value = serde_json::from_str(config.reveal()).unwrap();
+        assert_eq!(
+            config,
+            json!({"auths": {"a": {"auth": "1"}, "b": {"auth": "3"}}})
+        );
+        assert!(
+            Registries::default()
+                .docker_config(&Registries::default())
+                .is_none()
+        );
     }
 }

@@ -17,6 +17,7 @@ pub mod http;
 pub mod job;
 pub mod logging;
 pub mod logs;
+pub mod metrics;
 pub mod pool;
 pub mod queue;
 pub mod shutdown;

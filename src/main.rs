@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use executor::cluster::plan::script::WORKSPACE;
-use executor::config::{Config, ConfigErrors};
+use executor::config::Config;
 use executor::daemon::{self, Place};
 use executor::exit::Exit;
 use executor::shutdown::Shutdown;
@@ -53,14 +53,17 @@ fn main() -> ExitCode {
 
 /// Runs the daemon, after the checks of `validate` if they are asked for.
 fn run(verify: bool) -> Exit {
-    let config = match configuration() {
+    let config = match Config::from_lookup(variable) {
         Ok(config) => config,
         Err(errors) => {
             complain(&errors.to_string());
             return Exit::Failed;
         }
     };
-    logging::start();
+    logging::start(&config.log);
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
     let shutdown = match Shutdown::on_signals() {
         Ok(shutdown) => shutdown,
         Err(error) => {
@@ -77,7 +80,7 @@ fn run(verify: bool) -> Exit {
 
 fn validate() -> Exit {
     let out = &mut std::io::stdout();
-    let can_run = match configuration() {
+    let can_run = match Config::from_lookup(variable) {
         Ok(config) => validate::run(&config, &place(), out),
         Err(errors) => validate::refuse(&errors, out),
     };
@@ -87,8 +90,13 @@ fn validate() -> Exit {
     }
 }
 
-fn configuration() -> Result<Config, ConfigErrors> {
-    Config::from_lookup(|name| std::env::var(name).ok())
+/// A variable of the environment. As with all programs of Sourcegraph, one
+/// with this program's name at its end counts before the general one.
+fn variable(name: &str) -> Option<String> {
+    [format!("{name}_executor"), name.to_string()]
+        .into_iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .find(|value| !value.is_empty())
 }
 
 fn place() -> Place {

@@ -181,26 +181,6 @@ fn two_hundred_steps_run_in_order() {
 }
 
 #[test]
-fn a_missing_commit_is_explained() {
-    let stage = Stage::new();
-    let executor = stage.executor().start();
-    let missing = "0123456789abcdef0123456789abcdef01234567";
-    let spec = stage
-        .job()
-        .repository(crate::support::stage::REPOSITORY, missing)
-        .step(tiny("never", "echo ran"));
-    let job = stage.frontend.enqueue(spec);
-    let job = stage.frontend.wait_finished(job, MINUTES);
-    let said = job.state.message().unwrap_or_default().to_owned();
-    assert!(said.contains("the workspace could not be set up"), "{said}");
-    let log = &job.log("setup.workspace").unwrap().out;
-    assert!(log.contains(missing), "{log}");
-    assert!(job.log("step.kubernetes.never").is_none());
-    executor.stop();
-    stage.assert_clean();
-}
-
-#[test]
 fn an_image_without_a_shell_is_explained() {
     let stage = Stage::new();
     let executor = stage.executor().start();

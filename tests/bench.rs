@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use executor::cluster::plan::{Plan, Setting, plan};
 use executor::config::{Config, JobSettings};
 use executor::job::{Job, Step};
+use executor::logs::redact::Redactions;
 use futures::{Stream, TryStreamExt, future};
 use k8s_openapi::api::core::v1 as core;
 use kube_client::api::{Api, PostParams, WatchEvent, WatchParams};
@@ -251,7 +252,7 @@ fn planned(stage: &Stage) -> Plan {
         steps: (0..STEPS).map(step).collect(),
         has_cli_steps: false,
         redacted_values: Default::default(),
-        docker_config: None,
+        registries: Default::default(),
     };
     plan(
         &job,
@@ -264,6 +265,7 @@ fn planned(stage: &Stage) -> Plan {
             workspace_image: EXECUTOR_IMAGE,
             workspace_pull_secrets: &[],
             owner: None,
+            redactions: &Redactions::new(&Default::default()),
             run: "bench".to_owned(),
         },
     )

@@ -9,13 +9,27 @@
 
 /// The stand-in Sourcegraph frontend, and tests of it.
 mod frontend;
+/// The Job of one job for a matrix of configurations.
+mod golden;
 /// What tests stand on.
 mod support;
 
 /// Malformed and extreme jobs.
 mod bad_input;
+/// The repository in the workspace: what is cloned, how, and for whom.
+mod cloning;
+/// Every variable with bad values, and environments of the released executor.
+mod configuration;
+/// What is counted, and who may ask for it.
+mod metrics;
 /// The manifests on the real cluster.
 mod packaging;
+/// Where jobs run and on what, by configuration.
+mod placing;
+/// Several queues, and the limits of an executor.
+mod queues;
+/// The released chart and component with our image.
+mod released;
 /// A job from dequeue to mark.
 mod running;
 /// Configuration, credentials, servers that are not there yet.

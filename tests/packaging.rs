@@ -130,6 +130,7 @@ fn every_manifest_is_accepted_by_the_server() {
         "rolebinding.",
         "configmap",
         "deployment.",
+        "service/",
         "networkpolicy.",
         "resourcequota",
         "limitrange",

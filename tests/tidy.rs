@@ -5,7 +5,10 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use executor::config::variables::{Fallback, VARIABLES, Variable};
+use executor::config::table::VARIABLES;
+use executor::config::unused::UNUSED;
+use executor::config::variables::{Fallback, Variable};
+use executor::metrics::Metrics;
 
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
@@ -13,9 +16,16 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// Between these lines the README holds the table of variables.
 const TABLE_BEGIN: &str = "<!-- configuration -->\n";
 const TABLE_END: &str = "<!-- /configuration -->";
+/// And between these the one of variables that change nothing.
+const UNUSED_BEGIN: &str = "<!-- unused -->\n";
+const UNUSED_END: &str = "<!-- /unused -->";
+
+/// Between these the table of metrics.
+const METRICS_BEGIN: &str = "<!-- metrics -->\n";
+const METRICS_END: &str = "<!-- /metrics -->";
 
 /// Variables of libraries, which manifests may set too.
-const LIBRARY_VARIABLES: [&str; 2] = ["RUST_LOG", "TMPDIR"];
+const LIBRARY_VARIABLES: [&str; 1] = ["TMPDIR"];
 
 /// Registries and package servers, written so that this file holds none.
 const REGISTRIES: [&str; 9] = [
@@ -268,17 +278,50 @@ fn functions_are_measured_to_their_brace() {
 
 #[test]
 fn the_readme_lists_every_variable() {
+    assert_in_readme(TABLE_BEGIN, &rendered_table(), TABLE_END);
+    assert_in_readme(UNUSED_BEGIN, &rendered_unused(), UNUSED_END);
+}
+
+#[test]
+fn the_readme_lists_every_metric() {
+    assert_in_readme(METRICS_BEGIN, &rendered_metrics(), METRICS_END);
+}
+
+/// Fails if anything else than the rendered table stands between these lines.
+fn assert_in_readme(begin: &str, rendered: &str, end: &str) {
     let readme = fs::read_to_string(project().join("README.md")).unwrap();
     let table = readme
-        .split_once(TABLE_BEGIN)
-        .and_then(|(_, rest)| rest.split_once(TABLE_END))
+        .split_once(begin)
+        .and_then(|(_, rest)| rest.split_once(end))
         .map(|(table, _)| table.trim());
-    let rendered = rendered_table();
     assert!(
         table == Some(rendered.trim()),
-        "the table between {} and {TABLE_END} in README.md must be:\n\n{rendered}",
-        TABLE_BEGIN.trim()
+        "the table between {} and {end} in README.md must be:\n\n{rendered}",
+        begin.trim()
     );
+}
+
+/// Name, labels, kind and help of each metric, as an executor shows them.
+fn rendered_metrics() -> String {
+    let mut table = "| Metric | Kind | Meaning |\n|---|---|---|\n".to_owned();
+    let text = Metrics::new(&["batches"]).text();
+    for family in text.split("# HELP ").skip(1) {
+        let mut lines = family.lines();
+        let (name, help) = lines.next().unwrap().split_once(' ').unwrap();
+        let kind = lines.next().unwrap().rsplit(' ').next().unwrap();
+        let series = lines.next().unwrap();
+        let labels: Vec<&str> = series
+            .split(['{', ','])
+            .filter_map(|part| Some(part.split_once("=\"")?.0))
+            .filter(|label| *label != "le")
+            .collect();
+        let labels = match labels.is_empty() {
+            true => String::new(),
+            false => format!("{{{}}}", labels.join(",")),
+        };
+        let _ = writeln!(table, "| `{name}{labels}` | {kind} | {help} |");
+    }
+    table
 }
 
 fn rendered_table() -> String {
@@ -292,6 +335,14 @@ fn rendered_table() -> String {
             rendered_default(variable.default),
             variable.meaning
         );
+    }
+    table
+}
+
+fn rendered_unused() -> String {
+    let mut table = "| Variable | Accepted and not used |\n|---|---|\n".to_owned();
+    for unused in UNUSED {
+        let _ = writeln!(table, "| `{}` | {} |", unused.name, unused.instead);
     }
     table
 }

@@ -35,7 +35,20 @@ impl ClusterError {
         match &self.kind {
             ClusterErrorKind::Configuration(_) => false,
             ClusterErrorKind::Unreachable(_) => true,
-            ClusterErrorKind::Refused { status, .. } => *status == 429 || *status >= 500,
+            ClusterErrorKind::Refused { status, .. } => {
+                !self.is_too_large() && (*status == 429 || *status >= 500)
+            }
+        }
+    }
+
+    /// Whether the object is larger than the API server takes, or, with a
+    /// status that says nothing, than its database does.
+    fn is_too_large(&self) -> bool {
+        match &self.kind {
+            ClusterErrorKind::Refused {
+                status, message, ..
+            } => *status == 413 || message.contains("request is too large"),
+            _ => false,
         }
     }
 
@@ -85,6 +98,11 @@ impl fmt::Display for ClusterError {
                 message,
                 ..
             } => write!(f, "cannot {call}: Kubernetes forbids it: {message}"),
+            ClusterErrorKind::Refused { message, .. } if self.is_too_large() => write!(
+                f,
+                "cannot {call}: the steps and their variables are more than Kubernetes can hold; \
+                 put large values into files: {message}"
+            ),
             ClusterErrorKind::Refused {
                 status,
                 reason,
@@ -100,3 +118,30 @@ impl fmt::Display for ClusterError {
 }
 
 impl std::error::Error for ClusterError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: u16, message: &str) -> ClusterError {
+        ClusterError {
+            call: "create Job a".to_string(),
+            kind: ClusterErrorKind::Refused {
+                status,
+                reason: String::new(),
+                message: message.to_string(),
+            },
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_tried_again() {
+        let by_api = refused(413, "Request entity too large: limit is 3145728");
+        let by_database = refused(500, "etcdserver: request is too large");
+        for error in [by_api, by_database] {
+            assert!(!error.is_retryable(), "{error}");
+            assert!(error.to_string().contains("large values into files"));
+        }
+        assert!(refused(500, "etcdserver: leader changed").is_retryable());
+    }
+}

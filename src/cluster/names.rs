@@ -66,6 +66,16 @@ pub fn label_value(text: &str) -> String {
         .to_string()
 }
 
+/// Whether a text is one label of a DNS name, as namespaces, volumes and
+/// containers are called.
+pub fn is_dns_label(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=LABEL_LENGTH_MAX).contains(&text.len())
+        && text.bytes().all(allowed)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
 /// Key of the log entry of a step, in the form that the server groups by.
 pub fn step_log_key(key: &str) -> String {
     format!("step.kubernetes.{key}")
@@ -75,12 +85,9 @@ pub fn step_log_key(key: &str) -> String {
 /// Kubernetes does not take that, its number.
 pub fn step_container(index: usize, key: &str) -> String {
     let name = step_log_key(key).replace('.', "-");
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let ends_well = name.ends_with(|c: char| c != '-');
-    if name.len() <= LABEL_LENGTH_MAX && name.chars().all(allowed) && ends_well {
-        name
-    } else {
-        format!("step-{index}")
+    match is_dns_label(&name) {
+        true => name,
+        false => format!("step-{index}"),
     }
 }
 

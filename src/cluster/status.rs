@@ -343,6 +343,18 @@ fn waiting_failure(container: &ContainerView, reason: &str, message: &str) -> Op
     }
 }
 
+/// What to do about a container that cannot start, where the runtime's words
+/// tell which of the things that we ask of an image or a job is missing.
+fn start_advice(message: &str) -> &'static str {
+    if message.contains("/bin/sh") {
+        "; its image must have /bin/sh"
+    } else if message.contains("mkdir ") {
+        "; the step's directory, or one above it, is not a directory"
+    } else {
+        ""
+    }
+}
+
 /// What a pod means for its job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -410,10 +422,10 @@ impl fmt::Display for Failure {
                  (OOMKilled); raise EXECUTOR_KUBERNETES_RESOURCE_LIMIT_MEMORY or let the step \
                  use less"
             ),
-            Failure::CannotStart { container, message } => write!(
-                f,
-                "container {container} cannot start; its image must have /bin/sh: {message}"
-            ),
+            Failure::CannotStart { container, message } => {
+                let advice = start_advice(message);
+                write!(f, "container {container} cannot start{advice}: {message}")
+            }
             Failure::Configuration { container, message } => {
                 write!(f, "container {container} cannot be configured: {message}")
             }

@@ -6,6 +6,9 @@
 
 pub(crate) mod parse;
 mod reader;
+mod settings;
+pub mod table;
+pub mod unused;
 pub mod variables;
 
 use std::error::Error;
@@ -13,98 +16,19 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::job::Secret;
+use crate::cluster::fragments::{self, annotations};
+use crate::job::{Registries, Secret};
 use reader::Reader;
+pub use settings::{
+    ClusterSettings, Config, JobSettings, Limits, LogFormat, LogSettings, Placement, QueueSettings,
+    Queues, Resources, VolumeSettings,
+};
 
 /// Time that the cluster gives to a job of an executor without any settings.
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(1200);
-
-/// All settings, checked.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// How to speak with the Sourcegraph instance.
-    pub queue: QueueSettings,
-    /// How to reach the cluster.
-    pub cluster: ClusterSettings,
-    /// What every job in the cluster looks like.
-    pub job: JobSettings,
-    /// Jobs that run at the same time.
-    pub workers: usize,
-    /// Longest time that a stop waits for running jobs.
-    pub drain_timeout: Duration,
-}
-
-/// How to speak with the Sourcegraph instance.
-#[derive(Clone, Debug)]
-pub struct QueueSettings {
-    /// Name of the queue.
-    pub name: String,
-    /// Base URL, its path kept, without a last slash.
-    pub frontend_url: String,
-    /// User name; with one, HTTP Basic is used.
-    pub username: Option<String>,
-    /// Executor token, or password for HTTP Basic.
-    pub password: Secret,
-    /// Wait after the queue was found empty.
-    pub poll_interval: Duration,
-    /// Number of CPUs to name to the queue; 0 to name none.
-    pub num_cpus: u32,
-    /// Memory to name to the queue, as text.
-    pub memory: String,
-    /// Disk space to name to the queue, as text.
-    pub disk_space: String,
-}
-
-/// How to reach the cluster.
-#[derive(Clone, Debug)]
-pub struct ClusterSettings {
-    /// Namespace of everything that is created.
-    pub namespace: String,
-    /// Path of a kubeconfig file; without one, the usual places.
-    pub config_path: Option<PathBuf>,
-}
-
-/// What every job in the cluster looks like.
-#[derive(Clone, Debug)]
-pub struct JobSettings {
-    /// Longest time that the executor gives to a job.
-    pub max_runtime: Duration,
-    /// Time after which the cluster itself ends a job, in whole seconds.
-    pub deadline: Duration,
-    /// Limits and requests of every step.
-    pub resources: Resources,
-    /// Size of the workspace volume, a quantity.
-    pub volume_size: String,
-    /// Image that makes the workspace, where it is not the executor's own.
-    pub workspace_image: Option<String>,
-    /// Names of Secrets with credentials for pulling images.
-    pub pull_secrets: Vec<String>,
-    /// When images are pulled: `IfNotPresent`, `Always` or `Never`.
-    pub pull_policy: String,
-    /// Path of a certificate file that git trusts, inside the container.
-    pub git_ca_certificate: Option<String>,
-    /// User that containers run as.
-    pub run_as_user: Option<i64>,
-    /// Group that containers run as.
-    pub run_as_group: Option<i64>,
-    /// Group that owns the volumes.
-    pub fs_group: Option<i64>,
-    /// Whether jobs stay in the cluster when they are done.
-    pub keep_jobs: bool,
-}
-
-/// Limits and requests of a container, as quantities; none to leave one out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resources {
-    /// Most CPU.
-    pub limit_cpu: Option<String>,
-    /// Most memory.
-    pub limit_memory: Option<String>,
-    /// CPU to reserve; not more than the limit.
-    pub request_cpu: Option<String>,
-    /// Memory to reserve; not more than the limit.
-    pub request_memory: Option<String>,
-}
+/// User and group of jobs that may not run as root, where none is configured:
+/// images that bring no user of their own are made for root.
+const RESTRICTED_ID: i64 = 1000;
 
 impl Config {
     /// Reads all settings by a function that looks a variable up.
@@ -118,22 +42,91 @@ impl Config {
             cluster: cluster(&mut reader),
             job: job(&mut reader),
             workers: reader.number("EXECUTOR_MAX_NUM_JOBS"),
+            limits: limits(&mut reader),
             drain_timeout: reader.duration("EXECUTOR_DRAIN_TIMEOUT"),
+            log: log(&mut reader),
+            warnings: unused::warnings(&lookup),
+            metrics_address: reader
+                .optional_word("EXECUTOR_METRICS_ADDR")
+                .filter(|address| address != parse::OFF),
         };
         reader.finish(config)
     }
 }
 
+fn limits(reader: &mut Reader<'_>) -> Limits {
+    let jobs = reader.number("EXECUTOR_NUM_TOTAL_JOBS");
+    let time = reader.duration("EXECUTOR_MAX_ACTIVE_TIME");
+    Limits {
+        jobs: (jobs > 0).then_some(jobs),
+        active_time: (!time.is_zero()).then_some(time),
+    }
+}
+
+fn log(reader: &mut Reader<'_>) -> LogSettings {
+    let level = match reader.word("SRC_LOG_LEVEL").as_str() {
+        "dbug" => "debug".to_owned(),
+        "eror" | "crit" => "error".to_owned(),
+        "none" => "off".to_owned(),
+        level => level.to_owned(),
+    };
+    // Libraries speak of their own matters, which are rarely ours.
+    let others = match level.as_str() {
+        "error" | "off" => level.as_str(),
+        _ => "warn",
+    };
+    let by_level = format!("{others},executor={level}");
+    LogSettings {
+        filter: reader.optional_word("RUST_LOG").unwrap_or(by_level),
+        format: match reader.word("SRC_LOG_FORMAT").as_str() {
+            "logfmt" => LogFormat::Logfmt,
+            "json" => LogFormat::Json,
+            _ => LogFormat::Sentence,
+        },
+    }
+}
+
 fn queue(reader: &mut Reader<'_>) -> QueueSettings {
+    // Both names are read, so that a fault of either is found.
+    let older_cpus = reader.number("EXECUTOR_FIRECRACKER_NUM_CPUS");
+    let older_memory = reader.word("EXECUTOR_FIRECRACKER_MEMORY");
     QueueSettings {
-        name: reader.word("EXECUTOR_QUEUE_NAME"),
+        queues: queues(reader),
         frontend_url: reader.word("EXECUTOR_FRONTEND_URL"),
         username: reader.username("EXECUTOR_FRONTEND_USERNAME"),
         password: Secret::new(reader.word("EXECUTOR_FRONTEND_PASSWORD")),
         poll_interval: reader.duration("EXECUTOR_QUEUE_POLL_INTERVAL"),
-        num_cpus: reader.number("EXECUTOR_JOB_NUM_CPUS"),
-        memory: reader.word("EXECUTOR_JOB_MEMORY"),
+        num_cpus: reader
+            .optional_number("EXECUTOR_JOB_NUM_CPUS")
+            .unwrap_or(older_cpus),
+        memory: reader
+            .optional_word("EXECUTOR_JOB_MEMORY")
+            .unwrap_or(older_memory),
         disk_space: reader.word("EXECUTOR_FIRECRACKER_DISK_SPACE"),
+    }
+}
+
+/// Exactly one of the two manners must be set.
+fn queues(reader: &mut Reader<'_>) -> Queues {
+    let one = reader.optional_word("EXECUTOR_QUEUE_NAME");
+    let several = reader.queues("EXECUTOR_QUEUE_NAMES");
+    let is_set = |name| reader.is_set(name);
+    if !is_set("EXECUTOR_QUEUE_NAME") && !is_set("EXECUTOR_QUEUE_NAMES") {
+        reader.contradiction(
+            "EXECUTOR_QUEUE_NAME",
+            "must be set to one of 'batches, codeintel', or EXECUTOR_QUEUE_NAMES to several of \
+             them (neither is set)",
+        );
+    }
+    if one.is_some() && several.is_some() {
+        reader.contradiction(
+            "EXECUTOR_QUEUE_NAME",
+            "and EXECUTOR_QUEUE_NAMES are both set; set only one",
+        );
+    }
+    match several {
+        Some(names) => Queues::Several(names),
+        None => Queues::One(one.unwrap_or_default()),
     }
 }
 
@@ -155,20 +148,97 @@ fn job(reader: &mut Reader<'_>) -> JobSettings {
             || DEADLINE_DEFAULT.max(whole_seconds(max_runtime)),
             Duration::from_secs,
         );
-    JobSettings {
+    let is_restricted = reader.word("EXECUTOR_POD_SECURITY") == "restricted";
+    let id = |id: Option<i64>| id.or(is_restricted.then_some(RESTRICTED_ID));
+    let settings = JobSettings {
         max_runtime,
         deadline,
         resources: resources(reader),
-        volume_size: reader.word("KUBERNETES_JOB_VOLUME_SIZE"),
+        placement: placement(reader),
+        volumes: volumes(reader),
+        job_annotations: reader.json("KUBERNETES_JOB_ANNOTATIONS", annotations),
+        pod_annotations: reader.json("KUBERNETES_JOB_POD_ANNOTATIONS", annotations),
+        host_network: reader.boolean("KUBERNETES_JOB_HOST_NETWORK"),
         workspace_image: reader.optional_word("EXECUTOR_WORKSPACE_IMAGE"),
         pull_secrets: reader.names("KUBERNETES_IMAGE_PULL_SECRETS"),
         pull_policy: reader.word("EXECUTOR_IMAGE_PULL_POLICY"),
+        registries: Registries::new(reader.registries("EXECUTOR_DOCKER_AUTH_CONFIG")),
         git_ca_certificate: reader.optional_word("KUBERNETES_GIT_CA_CERT"),
-        run_as_user: reader.id("KUBERNETES_RUN_AS_USER"),
-        run_as_group: reader.id("KUBERNETES_RUN_AS_GROUP"),
+        is_restricted,
+        run_as_user: id(reader.id("KUBERNETES_RUN_AS_USER")),
+        run_as_group: id(reader.id("KUBERNETES_RUN_AS_GROUP")),
         fs_group: reader.id("KUBERNETES_FS_GROUP"),
         keep_jobs: reader.boolean("KUBERNETES_KEEP_JOBS"),
+    };
+    if is_restricted {
+        refuse_what_restricted_forbids(reader, &settings);
     }
+    settings
+}
+
+/// What the cluster would refuse for every job is told at the start.
+fn refuse_what_restricted_forbids(reader: &mut Reader<'_>, settings: &JobSettings) {
+    if settings.run_as_user == Some(0) {
+        reader.contradiction(
+            "KUBERNETES_RUN_AS_USER",
+            "must not be 0, which is root, while EXECUTOR_POD_SECURITY is restricted",
+        );
+    }
+    if settings.host_network {
+        reader.contradiction(
+            "KUBERNETES_JOB_HOST_NETWORK",
+            "must not be true while EXECUTOR_POD_SECURITY is restricted",
+        );
+    }
+    if let Some(volume) = settings.volumes.additional.host_path() {
+        let problem = format!(
+            "must not have a hostPath volume ({volume:?} is one) while EXECUTOR_POD_SECURITY is \
+             restricted"
+        );
+        reader.contradiction("KUBERNETES_ADDITIONAL_JOB_VOLUMES", &problem);
+    }
+}
+
+fn placement(reader: &mut Reader<'_>) -> Placement {
+    Placement {
+        node_name: reader.optional_word("EXECUTOR_KUBERNETES_NODE_NAME"),
+        node_selector: reader.pairs("EXECUTOR_KUBERNETES_NODE_SELECTOR"),
+        node_expressions: reader.json(
+            "EXECUTOR_KUBERNETES_NODE_REQUIRED_AFFINITY_MATCH_EXPRESSIONS",
+            fragments::node_requirements,
+        ),
+        node_fields: reader.json(
+            "EXECUTOR_KUBERNETES_NODE_REQUIRED_AFFINITY_MATCH_FIELDS",
+            fragments::node_requirements,
+        ),
+        pod_affinity: reader.json("EXECUTOR_KUBERNETES_POD_AFFINITY", fragments::pod_terms),
+        pod_anti_affinity: reader.json(
+            "EXECUTOR_KUBERNETES_POD_ANTI_AFFINITY",
+            fragments::pod_terms,
+        ),
+        tolerations: reader.json(
+            "EXECUTOR_KUBERNETES_NODE_TOLERATIONS",
+            fragments::tolerations,
+        ),
+    }
+}
+
+fn volumes(reader: &mut Reader<'_>) -> VolumeSettings {
+    const VOLUMES: &str = "KUBERNETES_ADDITIONAL_JOB_VOLUMES";
+    const MOUNTS: &str = "KUBERNETES_ADDITIONAL_JOB_VOLUME_MOUNTS";
+    let settings = VolumeSettings {
+        is_claim: reader.word("KUBERNETES_JOB_VOLUME_TYPE") == "pvc",
+        size: reader.word("KUBERNETES_JOB_VOLUME_SIZE"),
+        additional: reader.json(VOLUMES, fragments::volumes),
+        mounts: reader.json(MOUNTS, fragments::mounts),
+    };
+    // With a fault in the volumes nobody can tell which are missing.
+    let is_known = !settings.additional.is_empty() || !reader.is_set(VOLUMES);
+    if is_known && let Some(volume) = settings.mounts.without_volume(&settings.additional) {
+        let problem = format!("must only name volumes of {VOLUMES} ({volume:?} is none)");
+        reader.contradiction(MOUNTS, &problem);
+    }
+    settings
 }
 
 fn resources(reader: &mut Reader<'_>) -> Resources {

@@ -3,9 +3,14 @@
 //! A complaint is what follows the quoted value in an error line, such as `is
 //! not a number`. It never repeats the value itself, which may be a secret.
 
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use http::Uri;
+use serde_json::{Map, Value};
+
+use crate::cluster::names::is_dns_label;
 
 /// The units of Go durations, in nanoseconds; `µ` exists twice in Unicode.
 const DURATION_UNITS: [(&str, u128); 8] = [
@@ -197,10 +202,22 @@ pub(super) fn base_url(text: &str) -> Result<String, &'static str> {
 
 /// Checks the name of a namespace, which is one DNS label.
 pub(super) fn namespace(text: &str) -> Result<String, &'static str> {
-    if text.len() <= 63 && is_dns_label(text) {
-        return Ok(text.to_owned());
+    match is_dns_label(text) {
+        true => Ok(text.to_owned()),
+        false => Err("is none"),
     }
-    Err("is none")
+}
+
+/// Checks the name of an object, which is a DNS name.
+pub(super) fn name(text: &str) -> Result<String, &'static str> {
+    match is_object_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err("is none: it has other characters than a-z, 0-9, - and ."),
+    }
+}
+
+fn is_object_name(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_dns_label)
 }
 
 /// Reads names with commas between them; spaces around them do not count.
@@ -210,16 +227,60 @@ pub(super) fn names(text: &str) -> Result<Vec<String>, &'static str> {
         .map(str::trim)
         .filter(|name| !name.is_empty())
         .collect();
-    let good = |name: &&str| name.len() <= 253 && name.split('.').all(is_dns_label);
-    if !names.iter().all(good) {
+    if !names.iter().all(|name| is_object_name(name)) {
         return Err("has a part that cannot be the name of a Kubernetes object");
     }
     Ok(names.into_iter().map(str::to_owned).collect())
 }
 
-fn is_dns_label(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    !text.is_empty() && text.bytes().all(allowed) && !text.starts_with('-') && !text.ends_with('-')
+/// Reads queues with commas between them; each counts once.
+pub(super) fn queues(text: &str, known: &[&str]) -> Result<Vec<String>, String> {
+    let mut queues: Vec<String> = Vec::new();
+    for name in text.split(',').map(str::trim) {
+        if !known.contains(&name) {
+            return Err(format!("has the part {name:?}, which is no queue"));
+        }
+        if !queues.iter().any(|queue| queue == name) {
+            queues.push(name.to_owned());
+        }
+    }
+    Ok(queues)
+}
+
+/// Reads `key=value` pairs; each must split into exactly two parts.
+pub(super) fn pairs(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let mut pairs = BTreeMap::new();
+    for pair in text.split(',') {
+        let bad = |problem: &str| Err(format!("has the part {pair:?}, which {problem}"));
+        let parts: Vec<&str> = pair.split('=').map(str::trim).collect();
+        let [key, value] = parts[..] else {
+            return bad("is no pair");
+        };
+        if key.is_empty() {
+            return bad("has no key");
+        }
+        if pairs.insert(key.to_owned(), value.to_owned()).is_some() {
+            return bad("has the key of another one");
+        }
+    }
+    Ok(pairs)
+}
+
+/// Reads a Docker configuration file: registries and their credentials.
+pub(super) fn registries(text: &str) -> Result<Map<String, Value>, String> {
+    let value: Value = serde_json::from_str(text).map_err(|error| {
+        format!(
+            "is not JSON: line {}, column {}",
+            error.line(),
+            error.column()
+        )
+    })?;
+    let auths = value.get("auths").and_then(Value::as_object);
+    let auths = auths.ok_or("has no object at `auths`")?;
+    match auths.iter().find(|(_, auth)| !auth.is_object()) {
+        Some((registry, _)) => Err(format!("is wrong at `auths[{registry:?}]`: not an object")),
+        None => Ok(auths.clone()),
+    }
 }
 
 /// Checks an image reference; only the container runtime knows all its rules.
@@ -228,6 +289,29 @@ pub(super) fn image(text: &str) -> Result<String, &'static str> {
         return Err("contains a space");
     }
     Ok(text.to_owned())
+}
+
+/// The address that is none.
+pub(super) const OFF: &str = "off";
+
+/// Checks an address to listen on, in the form of Go's `net.Listen`.
+pub(super) fn address(text: &str) -> Result<String, &'static str> {
+    if text == OFF {
+        return Ok(text.to_owned());
+    }
+    let (host, port) = text.rsplit_once(':').ok_or("has no port")?;
+    let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number || port.parse::<u16>().is_err() {
+        return Err("has a port that is not a number up to 65535");
+    }
+    let bracketed = host.strip_prefix('[').and_then(|ip| ip.strip_suffix(']'));
+    let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    match bracketed {
+        Some(ip) if ip.parse::<Ipv6Addr>().is_err() => Err("has no IPv6 address in its brackets"),
+        None if host.contains(':') => Err("has an IPv6 address without brackets"),
+        None if !host.bytes().all(in_name) => Err("has a host that cannot be one"),
+        _ => Ok(text.to_owned()),
+    }
 }
 
 /// Checks plain text.
@@ -248,145 +332,4 @@ pub(super) fn secret(text: &str) -> Result<String, &'static str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_read_as_go_reads_them() {
-        for (text, nanos) in [
-            ("0", 0),
-            ("0s", 0),
-            ("300ms", 300_000_000),
-            ("1s", 1_000_000_000),
-            ("1.5h", 5_400_000_000_000),
-            ("1h30m", 5_400_000_000_000),
-            ("+.5s", 500_000_000),
-            ("1.s", 1_000_000_000),
-            ("1m1m", 120_000_000_000),
-            ("3us2µs1μs4ns", 6_004),
-            ("0.9ns", 0),
-        ] {
-            assert_eq!(duration(text), Ok(Duration::from_nanos(nanos)), "{text}");
-        }
-        for text in [
-            "",
-            "+",
-            "1",
-            "s",
-            ".s",
-            "1d",
-            "1 s",
-            " 1s",
-            "1s ",
-            "-1s",
-            "--1s",
-            "1h30",
-            "1e3s",
-            "9999999h",
-            "99999999999999999999999999999999999999999999s",
-            "1H",
-        ] {
-            assert!(duration(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn durations_are_written_in_one_unit() {
-        for (seconds, text) in [
-            (0.0, "0s"),
-            (0.001, "1ms"),
-            (90.0, "90s"),
-            (2_592_000.0, "720h"),
-        ] {
-            assert_eq!(go_duration(Duration::from_secs_f64(seconds)), text);
-        }
-    }
-
-    #[test]
-    fn quantities_follow_the_kubernetes_grammar() {
-        for (text, billionths) in [
-            ("0", 0),
-            ("1", BILLION),
-            ("+1.5", BILLION * 3 / 2),
-            (".5", BILLION / 2),
-            ("5.", BILLION * 5),
-            ("100m", BILLION / 10),
-            ("0.1", BILLION / 10),
-            ("7n", 7),
-            ("7u", 7_000),
-            ("12Gi", BILLION * 12 * 1024 * 1024 * 1024),
-            ("12G", BILLION * 12_000_000_000),
-            ("1E", BILLION * 1_000_000_000_000_000_000),
-            ("1Ei", BILLION << 60),
-            ("1e3", BILLION * 1_000),
-            ("1E3", BILLION * 1_000),
-            ("1e+3", BILLION * 1_000),
-            ("15e-1", BILLION * 3 / 2),
-        ] {
-            assert_eq!(quantity(text), Ok(billionths), "{text}");
-        }
-        for text in [
-            "",
-            "Gi",
-            ".",
-            "1 Gi",
-            "1gi",
-            "1K",
-            "1g",
-            "12GB",
-            "-1",
-            "1e",
-            "1ei",
-            "1e1.5",
-            "1.2.3",
-            "1e20",
-            "100Ei",
-            "1e99999999999",
-            "1e-99999",
-            "lots",
-            "1Gi ",
-        ] {
-            assert!(quantity(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn base_urls_keep_their_path() {
-        for (text, url) in [
-            ("https://sg.example.org", "https://sg.example.org"),
-            ("https://sg.example.org/", "https://sg.example.org"),
-            (
-                "http://sg.example.org:3080/a/b//",
-                "http://sg.example.org:3080/a/b",
-            ),
-            ("http://[::1]:3080", "http://[::1]:3080"),
-        ] {
-            assert_eq!(base_url(text).as_deref(), Ok(url));
-        }
-        for text in [
-            "",
-            "sg.example.org",
-            "/path",
-            "https://",
-            "https:///x",
-            "ftp://sg.example.org",
-            "https://u:p@sg.example.org",
-            "https://sg.example.org?x",
-            "https://sg.example.org/#x",
-            "https://sg example.org",
-            "https://sg.example.org:99999",
-            "https://:80",
-            "https://sg.example.org:x",
-        ] {
-            assert!(base_url(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn lists_drop_empty_parts() {
-        assert_eq!(names(" a, b.c,,").unwrap(), ["a", "b.c"]);
-        for text in ["A", "a b", "a..b", "-a", "a_b"] {
-            assert!(names(text).is_err(), "{text}");
-        }
-    }
-}
+mod tests;

@@ -4,11 +4,15 @@
 //! value, so that reading goes on to the next one. What stands in is never
 //! used: with a fault, there is no configuration.
 
+use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::time::Duration;
 
-use super::parse;
-use super::variables::{Fallback, Kind, Variable, named};
-use super::{ConfigError, ConfigErrors};
+use serde_json::{Map, Value};
+
+use super::table::named;
+use super::variables::{Fallback, Kind, Variable};
+use super::{ConfigError, ConfigErrors, parse};
 
 const OUT_OF_RANGE: &str = "is out of range";
 
@@ -66,7 +70,7 @@ impl<'a> Reader<'a> {
     /// A setting that is a number, if it has a value.
     pub(super) fn optional_number<T: TryFrom<i64>>(&mut self, name: &str) -> Option<T> {
         let variable = named(name);
-        self.read(variable, |value| {
+        self.read(variable, |value| -> Result<T, &'static str> {
             let number = parse::integer(value)?;
             in_range(variable.kind, number)?;
             T::try_from(number).map_err(|_| OUT_OF_RANGE)
@@ -81,7 +85,7 @@ impl<'a> Reader<'a> {
     /// A setting that is a duration and has a value in any case.
     pub(super) fn duration(&mut self, name: &str) -> Duration {
         let variable = named(name);
-        self.read(variable, |value| {
+        self.read(variable, |value| -> Result<Duration, &'static str> {
             let duration = parse::duration(value)?;
             match variable.kind {
                 Kind::Duration { min, max } if !(min..=max).contains(&duration) => {
@@ -103,6 +107,49 @@ impl<'a> Reader<'a> {
         self.read(named(name), parse::names).unwrap_or_default()
     }
 
+    /// A setting that is a list of queues, if it has a value.
+    pub(super) fn queues(&mut self, name: &str) -> Option<Vec<String>> {
+        let variable = named(name);
+        self.read(variable, |value| match variable.kind {
+            Kind::Queues(known) => parse::queues(value, known),
+            _ => Err("is of another kind".to_owned()),
+        })
+    }
+
+    /// A setting that is pairs of a key and a value.
+    pub(super) fn pairs(&mut self, name: &str) -> BTreeMap<String, String> {
+        self.read(named(name), parse::pairs).unwrap_or_default()
+    }
+
+    /// A setting that is JSON, by the function that understands it.
+    pub(super) fn json<T: Default>(
+        &mut self,
+        name: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> T {
+        self.read(named(name), parse).unwrap_or_default()
+    }
+
+    /// Registries and the credentials for them.
+    pub(super) fn registries(&mut self, name: &str) -> Map<String, Value> {
+        self.read(named(name), parse::registries)
+            .unwrap_or_default()
+    }
+
+    /// Whether any name of a setting has a value, be it a good one or not.
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        !self.set_values(named(name)).is_empty()
+    }
+
+    /// Notes that a variable, in the name by which it is set, does not fit
+    /// with the others.
+    pub(super) fn contradiction(&mut self, name: &str, problem: &str) {
+        let variable = named(name);
+        let set = self.set_values(variable);
+        let name = set.first().map_or(variable.names[0], |(name, _)| *name);
+        self.note(variable, format!("{name} {problem}"));
+    }
+
     /// The limit of a resource and the request for it; zero leaves one out.
     ///
     /// A request that nobody set follows a lower limit down, as it does in
@@ -120,11 +167,11 @@ impl<'a> Reader<'a> {
             let variable = named(request_name);
             match self.set_values(variable).first() {
                 None => request = limit.clone(),
-                Some((name, _)) => self.note(
-                    variable,
-                    format!(
-                        "{name} must not be larger than {limit_name} \
-                         ({request_text} is more than {limit_text})"
+                Some(_) => self.contradiction(
+                    request_name,
+                    &format!(
+                        "must not be larger than {limit_name} ({request_text} is more than \
+                         {limit_text})"
                     ),
                 ),
             }
@@ -135,16 +182,16 @@ impl<'a> Reader<'a> {
     /// A quantity, if it has a value other than zero.
     fn quantity(&mut self, name: &str) -> Option<Quantity> {
         self.read(named(name), |value| {
-            Ok((value.to_owned(), parse::quantity(value)?))
+            parse::quantity(value).map(|amount| (value.to_owned(), amount))
         })
         .filter(|(_, amount)| *amount > 0)
     }
 
     /// Reads one variable: its value if it is set, else its default.
-    fn read<T>(
+    fn read<T, Problem: Display>(
         &mut self,
         variable: &'static Variable,
-        parse: impl Fn(&str) -> Result<T, &'static str>,
+        parse: impl Fn(&str) -> Result<T, Problem>,
     ) -> Option<T> {
         let allowed = variable.kind.allowed();
         let set = self.set_values(variable);
@@ -219,8 +266,13 @@ fn word(kind: Kind, value: &str) -> Result<String, &'static str> {
         Kind::Url => parse::base_url(value),
         Kind::Secret => parse::secret(value),
         Kind::Namespace => parse::namespace(value),
+        Kind::Name => parse::name(value),
         Kind::Image => parse::image(value),
-        Kind::Quantity => parse::quantity(value).map(|_| value.to_owned()),
+        Kind::Quantity => match parse::quantity(value)? {
+            0 => Err("is zero"),
+            _ => Ok(value.to_owned()),
+        },
+        Kind::Address => parse::address(value),
         _ => parse::text(value),
     }
 }

@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::variables::VARIABLES;
+use super::table::VARIABLES;
+use super::unused::UNUSED;
 use super::*;
 
 const PASSWORD: &str = "hush-open-sesame";
@@ -36,6 +37,7 @@ fn the_least_gets_all_defaults() {
     assert_eq!(config.queue.num_cpus, 4);
     assert_eq!(config.queue.memory, "12G");
     assert_eq!(config.queue.disk_space, "20G");
+    assert_eq!(config.metrics_address.as_deref(), Some(":6060"));
     assert_eq!(config.cluster.namespace, "default");
     assert_eq!(config.cluster.config_path, None);
     let job = config.job;
@@ -45,25 +47,66 @@ fn the_least_gets_all_defaults() {
     assert_eq!(job.resources.limit_memory.as_deref(), Some("12Gi"));
     assert_eq!(job.resources.request_cpu, None);
     assert_eq!(job.resources.request_memory.as_deref(), Some("12Gi"));
-    assert_eq!(job.volume_size, "5Gi");
+    assert!(!job.volumes.is_claim && !job.host_network && !job.is_restricted);
+    assert_eq!(job.volumes.size, "5Gi");
+    assert_eq!(job.placement, Placement::default());
+    assert!(job.job_annotations.is_empty() && job.pod_annotations.is_empty());
     assert_eq!(job.workspace_image, None);
     assert!(job.pull_secrets.is_empty());
     assert_eq!(job.pull_policy, "IfNotPresent");
     assert_eq!(job.git_ca_certificate, None);
     assert_eq!(job.run_as_user, None);
     assert_eq!(job.run_as_group, None);
-    assert_eq!(job.fs_group, None);
+    assert_eq!(job.fs_group, Some(1000));
     assert!(!job.keep_jobs);
+    assert_eq!(config.queue.queues, Queues::One("batches".to_owned()));
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.log.filter, "warn,executor=info");
+    assert_eq!(config.log.format, LogFormat::Sentence);
+    assert!(config.warnings.is_empty());
 }
 
 #[test]
-fn every_setting_can_be_set() {
+fn every_setting_of_the_daemon_can_be_set() {
     let config = load_with(&[
         ("EXECUTOR_FRONTEND_USERNAME", "executor"),
         ("EXECUTOR_BACKEND", "kubernetes"),
         ("EXECUTOR_MAXIMUM_NUM_JOBS", "100"),
         ("EXECUTOR_KUBERNETES_NAMESPACE", "jobs-1"),
         ("EXECUTOR_QUEUE_POLL_INTERVAL", "300ms"),
+        ("EXECUTOR_KUBERNETES_CONFIG_PATH", "/etc/kube config"),
+        ("EXECUTOR_DRAIN_TIMEOUT", "0"),
+        ("EXECUTOR_NUM_TOTAL_JOBS", "7"),
+        ("EXECUTOR_MAX_ACTIVE_TIME", "8h"),
+        ("EXECUTOR_JOB_NUM_CPUS", "8"),
+        ("EXECUTOR_JOB_MEMORY", "1G"),
+        ("EXECUTOR_FIRECRACKER_DISK_SPACE", "2G"),
+        ("SRC_LOG_LEVEL", "dbug"),
+        ("SRC_LOG_FORMAT", "json"),
+        ("EXECUTOR_METRICS_ADDR", "off"),
+    ])
+    .unwrap();
+    assert_eq!(config.queue.username.as_deref(), Some("executor"));
+    assert_eq!(config.workers, 100);
+    assert_eq!(config.cluster.namespace, "jobs-1");
+    assert_eq!(config.queue.poll_interval, Duration::from_millis(300));
+    let path = config.cluster.config_path.unwrap();
+    assert_eq!(path.to_str(), Some("/etc/kube config"));
+    assert_eq!(config.drain_timeout, Duration::ZERO);
+    assert_eq!(config.limits.jobs, Some(7));
+    let hours = Duration::from_secs(8 * 3600);
+    assert_eq!(config.limits.active_time, Some(hours));
+    assert_eq!(config.queue.num_cpus, 8);
+    assert_eq!(config.queue.memory, "1G");
+    assert_eq!(config.queue.disk_space, "2G");
+    assert_eq!(config.log.filter, "warn,executor=debug");
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.metrics_address, None);
+}
+
+#[test]
+fn every_setting_of_a_job_can_be_set() {
+    let job = load_with(&[
         ("EXECUTOR_MAXIMUM_RUNTIME_PER_JOB", "1h30m"),
         ("KUBERNETES_JOB_DEADLINE", "600"),
         ("EXECUTOR_KUBERNETES_RESOURCE_LIMIT_CPU", "2"),
@@ -71,214 +114,82 @@ fn every_setting_can_be_set() {
         ("EXECUTOR_KUBERNETES_RESOURCE_REQUEST_CPU", "2000m"),
         ("EXECUTOR_KUBERNETES_RESOURCE_REQUEST_MEMORY", "1024Mi"),
         ("KUBERNETES_JOB_VOLUME_SIZE", "10Gi"),
+        ("KUBERNETES_JOB_VOLUME_TYPE", "pvc"),
         ("EXECUTOR_WORKSPACE_IMAGE", "registry:5000/executor:1"),
         ("KUBERNETES_IMAGE_PULL_SECRETS", "one, two.x"),
         ("EXECUTOR_IMAGE_PULL_POLICY", "Always"),
         ("KUBERNETES_GIT_CA_CERT", "/etc/ca.pem"),
-        ("EXECUTOR_KUBERNETES_CONFIG_PATH", "/etc/kube config"),
-        ("EXECUTOR_DRAIN_TIMEOUT", "0"),
-        ("EXECUTOR_JOB_NUM_CPUS", "8"),
-        ("EXECUTOR_JOB_MEMORY", "1G"),
-        ("EXECUTOR_FIRECRACKER_DISK_SPACE", "2G"),
         ("KUBERNETES_RUN_AS_USER", "1000"),
         ("KUBERNETES_RUN_AS_GROUP", "0"),
         ("KUBERNETES_FS_GROUP", "-1"),
         ("KUBERNETES_KEEP_JOBS", "T"),
+        ("EXECUTOR_KUBERNETES_NODE_NAME", "node-1"),
+        ("EXECUTOR_KUBERNETES_NODE_SELECTOR", "pool=jobs,disk=ssd"),
+        ("KUBERNETES_JOB_ANNOTATIONS", "{\"a\":\"b\"}"),
+        ("KUBERNETES_JOB_POD_ANNOTATIONS", "{\"c\":\"d\"}"),
+        ("KUBERNETES_JOB_HOST_NETWORK", "true"),
     ])
-    .unwrap();
-    assert_eq!(config.queue.username.as_deref(), Some("executor"));
-    assert_eq!(config.workers, 100);
-    assert_eq!(config.cluster.namespace, "jobs-1");
-    assert_eq!(config.queue.poll_interval, Duration::from_millis(300));
-    assert_eq!(config.job.max_runtime, Duration::from_secs(5400));
-    assert_eq!(config.job.deadline, Duration::from_secs(600));
-    let resources = config.job.resources;
-    assert_eq!(resources.limit_cpu.as_deref(), Some("2"));
-    assert_eq!(resources.limit_memory.as_deref(), Some("1Gi"));
-    assert_eq!(resources.request_cpu.as_deref(), Some("2000m"));
-    assert_eq!(resources.request_memory.as_deref(), Some("1024Mi"));
-    assert_eq!(config.job.volume_size, "10Gi");
-    let image = config.job.workspace_image;
+    .unwrap()
+    .job;
+    assert_eq!(job.max_runtime, Duration::from_secs(5400));
+    assert_eq!(job.deadline, Duration::from_secs(600));
+    assert_eq!(job.resources.limit_cpu.as_deref(), Some("2"));
+    assert_eq!(job.resources.limit_memory.as_deref(), Some("1Gi"));
+    assert_eq!(job.resources.request_cpu.as_deref(), Some("2000m"));
+    assert_eq!(job.resources.request_memory.as_deref(), Some("1024Mi"));
+    assert_eq!(job.volumes.size, "10Gi");
+    assert!(job.volumes.is_claim && job.host_network && job.keep_jobs);
+    let image = job.workspace_image;
     assert_eq!(image.as_deref(), Some("registry:5000/executor:1"));
-    assert_eq!(config.job.pull_secrets, ["one", "two.x"]);
-    assert_eq!(config.job.pull_policy, "Always");
-    let certificate = config.job.git_ca_certificate;
-    assert_eq!(certificate.as_deref(), Some("/etc/ca.pem"));
-    let path = config.cluster.config_path.unwrap();
-    assert_eq!(path.to_str(), Some("/etc/kube config"));
-    assert_eq!(config.drain_timeout, Duration::ZERO);
-    assert_eq!(config.queue.num_cpus, 8);
-    assert_eq!(config.queue.memory, "1G");
-    assert_eq!(config.queue.disk_space, "2G");
-    assert_eq!(config.job.run_as_user, Some(1000));
-    assert_eq!(config.job.run_as_group, Some(0));
-    assert_eq!(config.job.fs_group, None);
-    assert!(config.job.keep_jobs);
+    assert_eq!(job.pull_secrets, ["one", "two.x"]);
+    assert_eq!(job.pull_policy, "Always");
+    assert_eq!(job.git_ca_certificate.as_deref(), Some("/etc/ca.pem"));
+    assert_eq!(job.run_as_user, Some(1000));
+    assert_eq!(job.run_as_group, Some(0));
+    assert_eq!(job.fs_group, None);
+    assert_eq!(job.placement.node_name.as_deref(), Some("node-1"));
+    assert_eq!(job.placement.node_selector["pool"], "jobs");
+    assert_eq!(job.placement.node_selector["disk"], "ssd");
+    assert_eq!(job.job_annotations["a"], "b");
+    assert_eq!(job.pod_annotations["c"], "d");
 }
 
-const QUEUE_TEXT: &str = "EXECUTOR_QUEUE_NAME must be set to one of 'batches, codeintel'";
-const URL_TEXT: &str =
-    "EXECUTOR_FRONTEND_URL must be in the format scheme://host (and optionally :port)";
-
-/// A variable, a value that it must not have, and a part of what is said then.
-const BAD_VALUES: &[(&str, &str, &str)] = &[
-    ("EXECUTOR_QUEUE_NAME", "", QUEUE_TEXT),
-    ("EXECUTOR_QUEUE_NAME", "batch", QUEUE_TEXT),
-    ("EXECUTOR_FRONTEND_URL", "", URL_TEXT),
-    ("EXECUTOR_FRONTEND_URL", "sg.example.org", "has no scheme"),
-    (
-        "EXECUTOR_FRONTEND_URL",
-        "ftp://sg.example.org",
-        "neither http nor https",
-    ),
-    ("EXECUTOR_FRONTEND_URL", "https://", URL_TEXT),
-    (
-        "EXECUTOR_FRONTEND_PASSWORD",
-        "",
-        "one line of text (it is not set)",
-    ),
-    (
-        "EXECUTOR_FRONTEND_PASSWORD",
-        "a\n",
-        "(its value contains a line break",
-    ),
-    ("EXECUTOR_FRONTEND_USERNAME", "a:b", "contains a colon"),
-    (
-        "EXECUTOR_BACKEND",
-        "docker",
-        "set to 'kubernetes', the only one that is supported",
-    ),
-    (
-        "EXECUTOR_MAX_NUM_JOBS",
-        "0",
-        "a whole number from 1 to 1000 (its value \"0\" is out",
-    ),
-    (
-        "EXECUTOR_MAXIMUM_NUM_JOBS",
-        "1001",
-        "EXECUTOR_MAXIMUM_NUM_JOBS must be a whole",
-    ),
-    (
-        "EXECUTOR_MAX_NUM_JOBS",
-        "four",
-        "\"four\" is not a whole number",
-    ),
-    (
-        "EXECUTOR_KUBE_NAMESPACE",
-        "My_Space",
-        "up to 63 of a-z, 0-9 and -",
-    ),
-    (
-        "EXECUTOR_QUEUE_POLL_INTERVAL",
-        "0s",
-        "a duration from 1ms to 1h",
-    ),
-    ("EXECUTOR_QUEUE_POLL_INTERVAL", "2h", "is out of range"),
-    (
-        "EXECUTOR_QUEUE_POLL_INTERVAL",
-        "5",
-        "without one of the units",
-    ),
-    (
-        "EXECUTOR_MAXIMUM_RUNTIME_PER_JOB",
-        "721h",
-        "a duration from 1s to 720h",
-    ),
-    ("EXECUTOR_DRAIN_TIMEOUT", "-1s", "is a duration below zero"),
-    (
-        "KUBERNETES_JOB_DEADLINE",
-        "0",
-        "a whole number from 1 to 2147483647",
-    ),
-    ("KUBERNETES_JOB_DEADLINE", "20m", "is not a whole number"),
-    (
-        "EXECUTOR_KUBERNETES_RESOURCE_LIMIT_CPU",
-        "2cores",
-        "such as 500m or 12Gi",
-    ),
-    (
-        "EXECUTOR_KUBERNETES_RESOURCE_LIMIT_MEMORY",
-        "12GB",
-        "is not a quantity",
-    ),
-    (
-        "EXECUTOR_KUBERNETES_RESOURCE_REQUEST_CPU",
-        "-1",
-        "is a quantity below zero",
-    ),
-    (
-        "EXECUTOR_KUBERNETES_RESOURCE_REQUEST_MEMORY",
-        "lots",
-        "is not a quantity",
-    ),
-    (
-        "EXECUTOR_KUBERNETES_RESOURCE_REQUEST_MEMORY",
-        "16Gi",
-        "must not be larger than EXECUTOR_KUBERNETES_RESOURCE_LIMIT_MEMORY \
-             (16Gi is more than 12Gi)",
-    ),
-    ("KUBERNETES_JOB_VOLUME_SIZE", "big", "is not a quantity"),
-    ("EXECUTOR_WORKSPACE_IMAGE", "a b", "contains a space"),
-    (
-        "KUBERNETES_IMAGE_PULL_SECRETS",
-        "a,B",
-        "cannot be the name of a Kubernetes object",
-    ),
-    (
-        "EXECUTOR_IMAGE_PULL_POLICY",
-        "always",
-        "'IfNotPresent, Always, Never'",
-    ),
-    (
-        "KUBERNETES_GIT_CA_CERT",
-        "/a\n",
-        "contains a control character",
-    ),
-    (
-        "EXECUTOR_KUBERNETES_CONFIG_PATH",
-        "/a\0",
-        "contains a control character",
-    ),
-    (
-        "EXECUTOR_JOB_NUM_CPUS",
-        "-1",
-        "a whole number from 0 to 10000",
-    ),
-    ("EXECUTOR_JOB_MEMORY", "\t", "contains a control character"),
-    (
-        "EXECUTOR_FIRECRACKER_DISK_SPACE",
-        "\t",
-        "contains a control character",
-    ),
-    (
-        "KUBERNETES_RUN_AS_USER",
-        "-2",
-        "a whole number from -1 to 2147483647",
-    ),
-    ("KUBERNETES_RUN_AS_GROUP", "wheel", "is not a whole number"),
-    ("KUBERNETES_FS_GROUP", "2147483648", "is out of range"),
-    (
-        "KUBERNETES_KEEP_JOBS",
-        "yes",
-        "must be true or false (its value \"yes\" is neither)",
-    ),
-];
+#[test]
+fn restricted_pods_have_a_user() {
+    let restricted = ("EXECUTOR_POD_SECURITY", "restricted");
+    let job = load_with(&[restricted]).unwrap().job;
+    assert_eq!(
+        (job.run_as_user, job.run_as_group),
+        (Some(1000), Some(1000))
+    );
+    let user = ("KUBERNETES_RUN_AS_USER", "2000");
+    let job = load_with(&[restricted, user]).unwrap().job;
+    assert_eq!(
+        (job.run_as_user, job.run_as_group),
+        (Some(2000), Some(1000))
+    );
+}
 
 #[test]
-fn every_bad_value_is_explained() {
-    for (variable, value, fragment) in BAD_VALUES {
-        let errors = load_with(&[(variable, value)]).unwrap_err();
-        assert_eq!(errors.0.len(), 1, "{errors}");
-        let line = errors.0[0].to_string();
-        assert!(line.starts_with(variable), "{line}");
-        assert!(line.contains(fragment), "{line}\nlacks {fragment}");
+fn the_general_name_of_a_size_counts_first() {
+    let older = ("EXECUTOR_FIRECRACKER_MEMORY", "2G");
+    assert_eq!(load_with(&[older]).unwrap().queue.memory, "2G");
+    let general = ("EXECUTOR_JOB_MEMORY", "3G");
+    assert_eq!(load_with(&[older, general]).unwrap().queue.memory, "3G");
+}
+
+#[test]
+fn levels_apply_to_our_own_lines() {
+    for (level, filter) in [
+        ("warn", "warn,executor=warn"),
+        ("crit", "error,executor=error"),
+        ("none", "off,executor=off"),
+    ] {
+        let config = load_with(&[("SRC_LOG_LEVEL", level)]).unwrap();
+        assert_eq!(config.log.filter, filter);
     }
-    // No kind of value is missing above.
-    let tested: BTreeSet<_> = BAD_VALUES.iter().map(|row| row.0).collect();
-    for variable in VARIABLES {
-        let names = variable.names;
-        assert!(names.iter().any(|name| tested.contains(name)), "{names:?}");
-    }
+    let both = [("SRC_LOG_LEVEL", "warn"), ("RUST_LOG", "trace")];
+    assert_eq!(load_with(&both).unwrap().log.filter, "trace");
 }
 
 #[test]
@@ -415,6 +326,7 @@ fn exactly_the_variables_of_the_table_are_read() {
     let table: BTreeSet<_> = VARIABLES
         .iter()
         .flat_map(|variable| variable.names)
+        .chain(UNUSED.iter().map(|unused| &unused.name))
         .map(|name| (*name).to_owned())
         .collect();
     assert_eq!(asked.into_inner(), table);

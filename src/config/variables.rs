@@ -1,6 +1,5 @@
-//! The table of all variables: the one place that knows their names, defaults
-//! and limits. The loader asks by it, errors quote it, and a test compares the
-//! documentation with it.
+//! What a variable is: its names, what it may be, what counts without it. The
+//! variables themselves are in `table.rs`.
 
 use std::time::Duration;
 
@@ -63,17 +62,32 @@ pub enum Kind {
     Quantity,
     /// Name of a Kubernetes namespace.
     Namespace,
+    /// Name of a Kubernetes object.
+    Name,
     /// Names of Kubernetes objects, with commas between them.
     Names,
     /// Reference of a container image.
     Image,
+    /// Queues of Sourcegraph, with commas between them.
+    Queues(&'static [&'static str]),
+    /// `key=value` pairs with commas between them.
+    Pairs,
+    /// JSON, described by what it is of.
+    Json(&'static str),
+    /// Docker's configuration file, with registry credentials.
+    Registries,
+    /// A TCP address to listen on, or `off`.
+    Address,
 }
 
 impl Kind {
     /// Whether an error may show a value of this kind. Free text is kept back
     /// too: people put `name:password` where a name alone is asked for.
     pub(super) fn is_shown(&self) -> bool {
-        !matches!(self, Kind::Text | Kind::Secret | Kind::Url)
+        !matches!(
+            self,
+            Kind::Text | Kind::Secret | Kind::Url | Kind::Json(_) | Kind::Registries
+        )
     }
 
     /// Says what is allowed, to follow `must be`.
@@ -95,240 +109,16 @@ impl Kind {
             Kind::Namespace => {
                 "a namespace name: up to 63 of a-z, 0-9 and -, with no - at either end".to_owned()
             }
+            Kind::Name => "the name of a Kubernetes object".to_owned(),
             Kind::Names => "names of Kubernetes objects with commas between them".to_owned(),
             Kind::Image => "an image reference without spaces".to_owned(),
-        }
-    }
-}
-
-/// Largest user or group number that Kubernetes takes.
-const ID_MAX: i64 = 2_147_483_647;
-
-/// A user or group; the released executor writes -1 for none.
-const ID: Kind = Kind::Integer {
-    min: -1,
-    max: ID_MAX,
-};
-
-const DAYS_30: Duration = Duration::from_secs(30 * 24 * 3600);
-
-/// All variables that the executor reads, in the order of the documentation.
-pub const VARIABLES: &[Variable] = &[
-    Variable {
-        names: &["EXECUTOR_QUEUE_NAME"],
-        kind: Kind::Choice(&["batches", "codeintel"]),
-        default: Fallback::Required,
-        meaning: "Queue to take jobs from.",
-    },
-    Variable {
-        names: &["EXECUTOR_FRONTEND_URL"],
-        kind: Kind::Url,
-        default: Fallback::Required,
-        meaning: "Address of the Sourcegraph instance; a path is kept.",
-    },
-    Variable {
-        names: &["EXECUTOR_FRONTEND_USERNAME"],
-        kind: Kind::Text,
-        default: Fallback::Unset,
-        meaning: "User name for HTTP Basic; when unset, the password is sent as an executor token.",
-    },
-    Variable {
-        names: &["EXECUTOR_FRONTEND_PASSWORD"],
-        kind: Kind::Secret,
-        default: Fallback::Required,
-        meaning: "Executor token, or the password for HTTP Basic.",
-    },
-    Variable {
-        names: &["EXECUTOR_BACKEND"],
-        kind: Kind::Choice(&["kubernetes"]),
-        default: Fallback::Value("kubernetes"),
-        meaning: "Where jobs run; only Kubernetes is supported.",
-    },
-    Variable {
-        names: &["EXECUTOR_MAX_NUM_JOBS", "EXECUTOR_MAXIMUM_NUM_JOBS"],
-        kind: Kind::Integer { min: 1, max: 1000 },
-        default: Fallback::Value("1"),
-        meaning: "Jobs that run at the same time.",
-    },
-    Variable {
-        names: &["EXECUTOR_QUEUE_POLL_INTERVAL"],
-        kind: Kind::Duration {
-            min: Duration::from_millis(1),
-            max: Duration::from_secs(3600),
-        },
-        default: Fallback::Value("1s"),
-        meaning: "Wait before the queue is asked again after it was empty.",
-    },
-    Variable {
-        names: &["EXECUTOR_MAXIMUM_RUNTIME_PER_JOB"],
-        kind: Kind::Duration {
-            min: Duration::from_secs(1),
-            max: DAYS_30,
-        },
-        default: Fallback::Value("30m"),
-        meaning: "Longest time that one job may take.",
-    },
-    Variable {
-        names: &["EXECUTOR_DRAIN_TIMEOUT"],
-        kind: Kind::Duration {
-            min: Duration::ZERO,
-            max: DAYS_30,
-        },
-        default: Fallback::Value("30m"),
-        meaning: "Longest time that a stop waits for running jobs.",
-    },
-    Variable {
-        names: &["EXECUTOR_JOB_NUM_CPUS"],
-        kind: Kind::Integer {
-            min: 0,
-            max: 10_000,
-        },
-        default: Fallback::Value("4"),
-        meaning: "Number of CPUs to name to the queue; does not limit anything.",
-    },
-    Variable {
-        names: &["EXECUTOR_JOB_MEMORY"],
-        kind: Kind::Text,
-        default: Fallback::Value("12G"),
-        meaning: "Memory to name to the queue; does not limit anything.",
-    },
-    Variable {
-        names: &["EXECUTOR_FIRECRACKER_DISK_SPACE"],
-        kind: Kind::Text,
-        default: Fallback::Value("20G"),
-        meaning: "Disk space to name to the queue; does not limit anything.",
-    },
-    Variable {
-        names: &["EXECUTOR_KUBE_NAMESPACE", "EXECUTOR_KUBERNETES_NAMESPACE"],
-        kind: Kind::Namespace,
-        default: Fallback::Value("default"),
-        meaning: "Namespace of everything that is created.",
-    },
-    Variable {
-        names: &["EXECUTOR_KUBERNETES_CONFIG_PATH"],
-        kind: Kind::Path,
-        default: Fallback::Unset,
-        meaning: "Path of a kubeconfig file; when unset, the usual places and then the cluster itself.",
-    },
-    Variable {
-        names: &["EXECUTOR_KUBERNETES_RESOURCE_LIMIT_CPU"],
-        kind: Kind::Quantity,
-        default: Fallback::Unset,
-        meaning: "CPU limit of every step; left out when zero.",
-    },
-    Variable {
-        names: &["EXECUTOR_KUBERNETES_RESOURCE_LIMIT_MEMORY"],
-        kind: Kind::Quantity,
-        default: Fallback::Value("12Gi"),
-        meaning: "Memory limit of every step; left out when zero.",
-    },
-    Variable {
-        names: &["EXECUTOR_KUBERNETES_RESOURCE_REQUEST_CPU"],
-        kind: Kind::Quantity,
-        default: Fallback::Unset,
-        meaning: "CPU request of every step; left out when zero.",
-    },
-    Variable {
-        names: &["EXECUTOR_KUBERNETES_RESOURCE_REQUEST_MEMORY"],
-        kind: Kind::Quantity,
-        default: Fallback::Value("12Gi"),
-        meaning: "Memory request of every step; when unset, no more than the limit; left out when zero.",
-    },
-    Variable {
-        names: &["KUBERNETES_JOB_DEADLINE"],
-        kind: Kind::Integer {
-            min: 1,
-            max: ID_MAX,
-        },
-        default: Fallback::Unset,
-        meaning: "Seconds after which the cluster ends a job; when unset, 1200 or the maximum runtime, whichever is more.",
-    },
-    Variable {
-        names: &["KUBERNETES_JOB_VOLUME_SIZE"],
-        kind: Kind::Quantity,
-        default: Fallback::Value("5Gi"),
-        meaning: "Size of the workspace volume.",
-    },
-    Variable {
-        names: &["EXECUTOR_WORKSPACE_IMAGE"],
-        kind: Kind::Image,
-        default: Fallback::Unset,
-        meaning: "Image that makes the workspace; when unset, the executor's own.",
-    },
-    Variable {
-        names: &["EXECUTOR_IMAGE_PULL_POLICY"],
-        kind: Kind::Choice(&["IfNotPresent", "Always", "Never"]),
-        default: Fallback::Value("IfNotPresent"),
-        meaning: "When the images of a job are pulled.",
-    },
-    Variable {
-        names: &["KUBERNETES_IMAGE_PULL_SECRETS"],
-        kind: Kind::Names,
-        default: Fallback::Unset,
-        meaning: "Secrets with credentials for pulling images, with commas between them.",
-    },
-    Variable {
-        names: &["KUBERNETES_GIT_CA_CERT"],
-        kind: Kind::Path,
-        default: Fallback::Unset,
-        meaning: "Path of a certificate file that git trusts, inside the set-up container.",
-    },
-    Variable {
-        names: &["KUBERNETES_RUN_AS_USER"],
-        kind: ID,
-        default: Fallback::Unset,
-        meaning: "User that all containers of a job run as; -1 for none.",
-    },
-    Variable {
-        names: &["KUBERNETES_RUN_AS_GROUP"],
-        kind: ID,
-        default: Fallback::Unset,
-        meaning: "Group that all containers of a job run as; -1 for none.",
-    },
-    Variable {
-        names: &["KUBERNETES_FS_GROUP"],
-        kind: ID,
-        default: Fallback::Unset,
-        meaning: "Group that owns the volumes of a job; -1 for none.",
-    },
-    Variable {
-        names: &["KUBERNETES_KEEP_JOBS"],
-        kind: Kind::Boolean,
-        default: Fallback::Value("false"),
-        meaning: "Whether jobs are left in the cluster when they are done, for debugging.",
-    },
-];
-
-/// Finds a variable by its first name, which only code of this room gives.
-pub(super) fn named(name: &str) -> &'static Variable {
-    VARIABLES
-        .iter()
-        .find(|variable| variable.names[0] == name)
-        .expect("the loader asks only for variables of the table")
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn no_name_stands_for_two_settings() {
-        let mut seen = BTreeSet::new();
-        for name in VARIABLES.iter().flat_map(|variable| variable.names) {
-            assert!(seen.insert(name), "{name} occurs twice");
-        }
-    }
-
-    #[test]
-    fn every_meaning_is_one_sentence() {
-        for variable in VARIABLES {
-            let meaning = variable.meaning;
-            assert!(
-                meaning.ends_with('.') && !meaning.contains('\n'),
-                "{meaning}"
-            );
+            Kind::Queues(names) => {
+                format!("some of '{}' with commas between them", names.join(", "))
+            }
+            Kind::Pairs => "a comma separated list of key=value pairs".to_owned(),
+            Kind::Json(what) => format!("JSON: {what}"),
+            Kind::Registries => "a Docker configuration file: JSON with `auths`".to_owned(),
+            Kind::Address => "host:port, :port or off".to_owned(),
         }
     }
 }

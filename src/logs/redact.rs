@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
 /// The secrets of a job, and what stands in their place.
 pub struct Redactions {
@@ -17,15 +17,20 @@ pub struct Redactions {
 
 impl Redactions {
     /// Takes secret → replacement. An empty secret would match everywhere and
-    /// is left out. A secret that JSON writes differently is also hidden in
-    /// that form, since steps print events as JSON.
+    /// is left out. A secret is also hidden in the forms that JSON and traces
+    /// of shells give it, since steps print events as JSON and run with `-x`.
     pub fn new(values: &BTreeMap<String, String>) -> Redactions {
         let mut all: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
-        for (secret, replacement) in values.iter().filter(|(secret, _)| !secret.is_empty()) {
-            let (escaped, replaced) = (in_json(secret), in_json(replacement));
-            if escaped != *secret {
-                all.insert(escaped.into_bytes(), replaced.into_bytes());
+        let values = || values.iter().filter(|(secret, _)| !secret.is_empty());
+        for (secret, replacement) in values() {
+            for form in in_traces(secret) {
+                all.insert(form.into_bytes(), replacement.clone().into_bytes());
             }
+            let (escaped, replaced) = (in_json(secret), in_json(replacement));
+            all.insert(escaped.into_bytes(), replaced.into_bytes());
+        }
+        // What was asked for counts more than what was made of another secret.
+        for (secret, replacement) in values() {
             all.insert(
                 secret.clone().into_bytes(),
                 replacement.clone().into_bytes(),
@@ -33,8 +38,11 @@ impl Redactions {
         }
         let (secrets, replacements): (Vec<_>, Vec<_>) = all.into_iter().unzip();
         let searcher = (!secrets.is_empty()).then(|| {
+            // The default would be a table of some hundred bytes for each byte
+            // of a secret, which with long keys and many jobs is too much.
             AhoCorasick::builder()
                 .match_kind(MatchKind::LeftmostLongest)
+                .kind(Some(AhoCorasickKind::ContiguousNFA))
                 .build(&secrets)
                 .expect("secrets of a job are far below the limits of the search")
         });
@@ -81,6 +89,20 @@ impl Redactions {
 fn in_json(text: &str) -> String {
     let quoted = serde_json::Value::from(text).to_string();
     quoted[1..quoted.len() - 1].to_string()
+}
+
+/// How `set -x` shows a text: quotes as bash writes them, quotes as busybox
+/// does, and letters as bash does where no locale is set.
+fn in_traces(text: &str) -> [String; 3] {
+    let letters = text.bytes().map(|byte| match byte.is_ascii() {
+        true => char::from(byte).to_string(),
+        false => format!("\\{byte:03o}"),
+    });
+    [
+        text.replace('\'', r"'\''"),
+        text.replace('\'', r#"'"'"'"#),
+        letters.collect(),
+    ]
 }
 
 /// The state of one stream: the bytes that may begin a secret.
@@ -187,6 +209,30 @@ mod tests {
             redactions.redact(r#"{"k":"-KEY-\nabc\n-END-"}"#),
             r#"{"k":"[key]"}"#
         );
+    }
+
+    #[test]
+    fn secrets_are_found_in_traces_of_shells() {
+        let redactions = redactions(&[("it's mine", "[s]"), ("tür", "[t]")]);
+        for trace in [
+            r"+ echo 'it'\''s mine' $'t\303\274r'",
+            r#"+ echo 'it'"'"'s mine' 'tür'"#,
+        ] {
+            let text = redactions.redact(trace);
+            assert!(text.contains("[s]") && text.contains("[t]"), "{text}");
+            assert!(!text.contains("mine") && !text.contains('r'), "{text}");
+        }
+    }
+
+    #[test]
+    fn long_secrets_take_little_memory() {
+        let mut bytes = vec![0u8; 50 * 1024];
+        getrandom::fill(&mut bytes).unwrap();
+        let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let redactions = redactions(&[(&secret, "[s]")]);
+        let memory = redactions.searcher.as_ref().unwrap().memory_usage();
+        assert!(memory < 40 * secret.len(), "{memory} for {}", secret.len());
+        assert_eq!(redactions.redact(&format!("a{secret}b")), "a[s]b");
     }
 
     #[test]

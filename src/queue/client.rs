@@ -6,7 +6,7 @@
 use std::io::{Cursor, ErrorKind, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,15 +14,16 @@ use jiff::Timestamp;
 use ureq::typestate::WithBody;
 use ureq::{Agent, Body, RequestBuilder, SendBody};
 
-use crate::config::QueueSettings;
+use crate::config::{QueueSettings, Queues};
 use crate::http::{self, Timeouts};
-use crate::job::Outcome;
+use crate::job::{JobKey, Outcome};
 use crate::logs::output::OutputReader;
+use crate::metrics::Metrics;
 use crate::queue::error::{QueueError, QueueErrorKind};
 use crate::queue::token::{Silence, TokenAnswer};
+use crate::queue::wire::heartbeat::{HeartbeatAnswer, HeartbeatJobs, HeartbeatRequest};
 use crate::queue::wire::{
-    API_VERSION, DequeueRequest, Dequeued, HeartbeatAnswer, HeartbeatRequest, LogEntryHead,
-    MarkRequest, Ticket, read_job,
+    API_VERSION, DequeueRequest, Dequeued, LogEntryHead, MarkRequest, Ticket, read_job,
 };
 
 /// A dequeue makes the server prepare a job, which takes it a moment.
@@ -47,8 +48,11 @@ const TIMEOUTS: Timeouts = Timeouts {
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// A job carries its files inline; cached diffs can be tens of MiB.
 const JOB_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Metrics in a heartbeat. They are a quarter of it; were they ever more, a
+/// heartbeat in time is worth more than they are.
+const METRICS_BYTES_MAX: usize = 64 * 1024;
 
-/// Speaks with one queue of one Sourcegraph instance. Cheap to clone.
+/// Speaks with the queues of one Sourcegraph instance. Cheap to clone.
 #[derive(Clone)]
 pub struct QueueClient {
     agent: Agent,
@@ -56,6 +60,7 @@ pub struct QueueClient {
     executor_name: Arc<str>,
     /// Basic authentication until the server refuses it for the token scheme.
     basic: Arc<AtomicBool>,
+    metrics: Metrics,
 }
 
 /// A log entry as it is now.
@@ -76,12 +81,13 @@ pub struct LogEntry {
 
 impl QueueClient {
     /// Prepares the calls; nothing is sent yet.
-    pub fn new(settings: QueueSettings, executor_name: &str) -> QueueClient {
+    pub fn new(settings: QueueSettings, executor_name: &str, metrics: &Metrics) -> QueueClient {
         QueueClient {
             agent: http::agent(TIMEOUTS),
             basic: Arc::new(AtomicBool::new(settings.username.is_some())),
             settings: Arc::new(settings),
             executor_name: executor_name.into(),
+            metrics: metrics.clone(),
         }
     }
 
@@ -108,12 +114,15 @@ impl QueueClient {
             num_cpus: self.settings.num_cpus,
             memory: &self.settings.memory,
             disk_space: &self.settings.disk_space,
+            queues: match &self.settings.queues {
+                Queues::One(_) => &[],
+                Queues::Several(names) => names,
+            },
         });
-        let queue = &self.settings.name;
-        let answer = self.send_as_executor(CALL, queue, DEQUEUE_TIMEOUT, &body)?;
+        let answer = self.send_as_executor(CALL, DEQUEUE_TIMEOUT, &body)?;
         match answer.status {
             204 => Ok(None),
-            200 => read_job(queue, &answer.body)
+            200 => read_job(&self.settings.queues, &answer.body)
                 .map(Some)
                 .map_err(|problem| self.error(CALL, QueueErrorKind::Malformed(problem))),
             _ => Err(self.refused(CALL, answer)),
@@ -122,12 +131,12 @@ impl QueueClient {
 
     /// Tells that the executor and these jobs are alive, and learns which of
     /// them are still ours and which were cancelled.
-    pub fn heartbeat(&self, job_ids: &[i64]) -> Result<HeartbeatAnswer, QueueError> {
+    pub fn heartbeat(&self, jobs: &[JobKey]) -> Result<HeartbeatAnswer, QueueError> {
         const CALL: &str = "heartbeat";
         let body = json(&HeartbeatRequest {
             version: "V2",
             executor_name: &self.executor_name,
-            job_ids,
+            jobs: HeartbeatJobs::new(&self.settings.queues, jobs),
             os: std::env::consts::OS,
             architecture: go_architecture(),
             docker_version: "",
@@ -135,11 +144,11 @@ impl QueueClient {
             git_version: "",
             ignite_version: "",
             src_cli_version: "",
-            prometheus_metrics: "",
+            prometheus_metrics: &self.metrics.text_within(METRICS_BYTES_MAX),
         });
-        let answer = self.send_as_executor(CALL, &self.settings.name, HEARTBEAT_TIMEOUT, &body)?;
+        let answer = self.send_as_executor(CALL, HEARTBEAT_TIMEOUT, &body)?;
         match answer.status {
-            200 => HeartbeatAnswer::parse(&answer.body)
+            200 => HeartbeatAnswer::parse(&self.settings.queues, &answer.body)
                 .map_err(|problem| self.error(CALL, QueueErrorKind::Malformed(problem))),
             _ => Err(self.refused(CALL, answer)),
         }
@@ -221,7 +230,7 @@ impl QueueClient {
             .config()
             .timeout_global(Some(MARK_TIMEOUT))
             .build();
-        let answer = self.answer(call, request.send(&body[..]), ANSWER_BYTES_MAX)?;
+        let answer = self.answer(call, || request.send(&body[..]), ANSWER_BYTES_MAX)?;
         self.check_job_answer(call, job, answer).map(drop)
     }
 
@@ -254,18 +263,22 @@ impl QueueClient {
             .timeout_per_write(Some(LOG_IDLE_TIMEOUT))
             .timeout_recv_response(Some(LOG_IDLE_TIMEOUT))
             .build();
-        let answer = request.send(SendBody::from_owned_reader(body));
-        let answer = self.answer(call, answer, ANSWER_BYTES_MAX)?;
+        let send = || request.send(SendBody::from_owned_reader(body));
+        let answer = self.answer(call, send, ANSWER_BYTES_MAX)?;
+        self.metrics.queue.log_sent(length);
         self.check_job_answer(call, job, answer)
     }
 
     fn send_as_executor(
         &self,
         call: &'static str,
-        queue: &str,
         timeout: Duration,
         body: &[u8],
     ) -> Result<Answer, QueueError> {
+        let queue = match &self.settings.queues {
+            Queues::One(name) => Some(name.as_str()),
+            Queues::Several(_) => None,
+        };
         loop {
             let basic = self.basic.load(Ordering::Relaxed);
             let request = self
@@ -274,7 +287,7 @@ impl QueueClient {
                 .config()
                 .timeout_global(Some(timeout))
                 .build();
-            let answer = self.answer(call, request.send(body), JOB_BYTES_MAX)?;
+            let answer = self.answer(call, || request.send(body), JOB_BYTES_MAX)?;
             // Servers that know no user names refuse them with 401: from then
             // on the password is used as the executor token.
             if answer.status == 401 && basic {
@@ -283,6 +296,7 @@ impl QueueClient {
             }
             return match answer.status {
                 401 | 403 => Err(self.error(call, QueueErrorKind::Unauthorized)),
+                404 if queue.is_none() => Err(self.error(call, QueueErrorKind::OneQueueOnly)),
                 _ => Ok(answer),
             };
         }
@@ -298,11 +312,12 @@ impl QueueClient {
         }
     }
 
-    fn request(&self, call: &str, queue: &str) -> RequestBuilder<WithBody> {
-        let url = format!(
-            "{}/.executors/queue/{queue}/{call}",
-            self.settings.frontend_url
-        );
+    fn request(&self, call: &str, queue: Option<&str>) -> RequestBuilder<WithBody> {
+        let base = &self.settings.frontend_url;
+        let url = match queue {
+            Some(queue) => format!("{base}/.executors/queue/{queue}/{call}"),
+            None => format!("{base}/.executors/queue/{call}"),
+        };
         self.agent
             .post(url)
             .header("Content-Type", "application/json")
@@ -310,13 +325,28 @@ impl QueueClient {
 
     fn job_request(&self, call: &str, job: &Ticket) -> RequestBuilder<WithBody> {
         let token = job.token.as_ref().map(|token| token.reveal());
-        self.request(call, &job.queue)
+        self.request(call, Some(&job.queue))
             .header("Authorization", self.authorization(token))
             .header("X-Sourcegraph-Job-ID", job.id)
             .header("X-Sourcegraph-Executor-Name", &*self.executor_name)
     }
 
+    /// Makes a call and reads its answer. Every call comes through here, so
+    /// here it is counted.
     fn answer(
+        &self,
+        call: &'static str,
+        send: impl FnOnce() -> Result<ureq::http::Response<Body>, ureq::Error>,
+        bytes_max: u64,
+    ) -> Result<Answer, QueueError> {
+        let began = Instant::now();
+        let answer = self.read(call, send(), bytes_max);
+        let good = answer.as_ref().is_ok_and(Answer::is_good);
+        self.metrics.queue.called(call, began.elapsed(), good);
+        answer
+    }
+
+    fn read(
         &self,
         call: &'static str,
         answer: Result<ureq::http::Response<Body>, ureq::Error>,
@@ -346,7 +376,7 @@ impl QueueClient {
         answer: Answer,
     ) -> Result<Answer, QueueError> {
         let kind = match (answer.status, &job.token) {
-            (200 | 204, _) => return Ok(answer),
+            _ if answer.is_good() => return Ok(answer),
             (401 | 403, Some(_)) | (404, _) => QueueErrorKind::NotOurs,
             (401 | 403, None) => QueueErrorKind::Unauthorized,
             (500, _) if answer.text().contains("unknown job") => QueueErrorKind::NotOurs,
@@ -375,6 +405,11 @@ struct Answer {
 }
 
 impl Answer {
+    /// Whether the server did what was asked.
+    fn is_good(&self) -> bool {
+        matches!(self.status, 200 | 204)
+    }
+
     /// The beginning of the body, for messages.
     fn text(&self) -> String {
         self.text_without(&[])

@@ -29,6 +29,8 @@ pub enum QueueErrorKind {
     },
     /// The job is not ours any more: given away, finished or deleted.
     NotOurs,
+    /// The server has no calls for several queues.
+    OneQueueOnly,
     /// The server answered something that does not belong to the protocol.
     Malformed(String),
 }
@@ -37,7 +39,9 @@ impl QueueError {
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
         match &self.kind {
-            QueueErrorKind::Unreachable(_) | QueueErrorKind::Unauthorized => true,
+            QueueErrorKind::Unreachable(_)
+            | QueueErrorKind::Unauthorized
+            | QueueErrorKind::OneQueueOnly => true,
             QueueErrorKind::Refused { status, .. } => *status == 429 || *status >= 500,
             QueueErrorKind::NotOurs | QueueErrorKind::Malformed(_) => false,
         }
@@ -85,6 +89,11 @@ impl fmt::Display for QueueError {
                     "Sourcegraph at {url} says that the job is not ours any more ({call})"
                 )
             }
+            QueueErrorKind::OneQueueOnly => write!(
+                f,
+                "Sourcegraph at {url} has no {call} for several queues: set EXECUTOR_QUEUE_NAME \
+                 instead of EXECUTOR_QUEUE_NAMES, or is a path missing in EXECUTOR_FRONTEND_URL?"
+            ),
             QueueErrorKind::Malformed(problem) => write!(
                 f,
                 "Sourcegraph at {url} answered {call} in an unknown form: {problem}; is \

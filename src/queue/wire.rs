@@ -4,6 +4,7 @@
 //! contents were before them), takes null for empty, ignores what it does not
 //! know, and says which field is wrong without repeating its value.
 
+pub mod heartbeat;
 #[cfg(test)]
 mod tests;
 
@@ -12,9 +13,12 @@ use std::collections::{BTreeMap, HashSet};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::job::{FileSource, Job, Repository, Secret, Step, WorkspaceFile, path_in_workspace};
+use crate::config::Queues;
+use crate::job::{
+    FileSource, Job, JobKey, Registries, Repository, Secret, Step, WorkspaceFile, path_in_workspace,
+};
 
 /// The version of the released executor whose API this one speaks. The server
 /// hands out payload version 2 from 4.3.0 on.
@@ -29,6 +33,16 @@ pub struct Ticket {
     pub id: i64,
     /// Authorises calls about this job, where the server made one.
     pub token: Option<Secret>,
+}
+
+impl Ticket {
+    /// Names the job among those that run here.
+    pub fn key(&self) -> JobKey {
+        JobKey {
+            queue: self.queue.clone(),
+            id: self.id,
+        }
+    }
 }
 
 /// A job that cannot be understood, though it can be reported.
@@ -49,7 +63,21 @@ pub enum Dequeued {
     Malformed(Malformed),
 }
 
-/// Body of a dequeue request for one queue.
+impl Dequeued {
+    /// What identifies the job.
+    pub fn ticket(&self) -> Ticket {
+        match self {
+            Dequeued::Malformed(malformed) => malformed.ticket.clone(),
+            Dequeued::Job(job) => Ticket {
+                queue: job.queue.clone(),
+                id: job.id,
+                token: job.token.clone(),
+            },
+        }
+    }
+}
+
+/// Body of a dequeue request. Queues are named where they are not in the path.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct DequeueRequest<'a> {
@@ -61,27 +89,12 @@ pub(super) struct DequeueRequest<'a> {
     pub(super) memory: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(super) disk_space: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub(super) queues: &'a [String],
 }
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
-}
-
-/// Body of a heartbeat for one queue.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct HeartbeatRequest<'a> {
-    pub(super) version: &'a str,
-    pub(super) executor_name: &'a str,
-    pub(super) job_ids: &'a [i64],
-    pub(super) os: &'a str,
-    pub(super) architecture: &'a str,
-    pub(super) docker_version: &'a str,
-    pub(super) executor_version: &'a str,
-    pub(super) git_version: &'a str,
-    pub(super) ignite_version: &'a str,
-    pub(super) src_cli_version: &'a str,
-    pub(super) prometheus_metrics: &'a str,
 }
 
 /// Body of the three marks.
@@ -111,68 +124,12 @@ pub(super) struct LogEntryHead<'a> {
     pub(super) duration_ms: Option<u64>,
 }
 
-/// What the server says of the jobs that a heartbeat named.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HeartbeatAnswer {
-    /// Jobs that are still ours.
-    pub known: HashSet<i64>,
-    /// Jobs that a user cancelled.
-    pub cancel: HashSet<i64>,
-}
-
-impl HeartbeatAnswer {
-    /// Reads an answer: an object, or the bare list of old servers. Ids come
-    /// as numbers or as strings.
-    pub(super) fn parse(body: &[u8]) -> Result<HeartbeatAnswer, String> {
-        let value: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-        match &value {
-            Value::Array(_) | Value::Null => Ok(HeartbeatAnswer {
-                known: ids(&value)?,
-                cancel: HashSet::new(),
-            }),
-            Value::Object(fields) => {
-                let list = |names: [&str; 2]| {
-                    names
-                        .iter()
-                        .find_map(|name| fields.get(*name))
-                        .map_or(Ok(HashSet::new()), ids)
-                };
-                Ok(HeartbeatAnswer {
-                    known: list(["knownIds", "knownIDs"])?,
-                    cancel: list(["cancelIds", "cancelIDs"])?,
-                })
-            }
-            _ => Err("neither an object nor a list".to_string()),
-        }
-    }
-}
-
-fn ids(value: &Value) -> Result<HashSet<i64>, String> {
-    let items = match value {
-        Value::Null => return Ok(HashSet::new()),
-        Value::Array(items) => items,
-        _ => return Err("the ids are not a list".to_string()),
-    };
-    items
-        .iter()
-        .map(|item| match item {
-            Value::Number(number) => number.as_i64(),
-            // Multi-queue servers add the queue: `17-batches`.
-            Value::String(text) => text.split('-').next().and_then(|id| id.parse().ok()),
-            _ => None,
-        })
-        .map(|id| id.ok_or_else(|| "an id is not a number".to_string()))
-        .collect()
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Payload {
     #[serde(default)]
     version: i64,
     id: i64,
-    #[serde(default, deserialize_with = "or_default")]
-    queue: String,
     #[serde(default, deserialize_with = "or_default")]
     repository_name: String,
     #[serde(default, deserialize_with = "or_default")]
@@ -194,7 +151,13 @@ struct Payload {
     #[serde(default, deserialize_with = "or_default")]
     redacted_values: BTreeMap<String, String>,
     #[serde(default, deserialize_with = "or_default")]
-    docker_auth_config: serde_json::Map<String, Value>,
+    docker_auth_config: PayloadRegistries,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct PayloadRegistries {
+    #[serde(default, deserialize_with = "or_default")]
+    auths: Map<String, Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -240,11 +203,11 @@ where
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Reads the answer to a dequeue from the queue `queue`.
+/// Reads the answer to a dequeue.
 ///
-/// An error means that not even the id could be read: then nothing can be
-/// reported, and the server takes the job back by itself.
-pub(super) fn read_job(queue: &str, body: &[u8]) -> Result<Dequeued, String> {
+/// An error means that not even id and queue could be read: then nothing can
+/// be reported, and the server takes the job back by itself.
+pub(super) fn read_job(queues: &Queues, body: &[u8]) -> Result<Dequeued, String> {
     let value: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     let id = value
         .get("id")
@@ -255,7 +218,7 @@ pub(super) fn read_job(queue: &str, body: &[u8]) -> Result<Dequeued, String> {
         .find_map(|name| value.get(*name)?.as_str());
     let token = token.filter(|token| !token.is_empty()).map(Secret::new);
     let ticket = Ticket {
-        queue: queue.to_string(),
+        queue: queue_of(queues, &value)?,
         id,
         token,
     };
@@ -266,6 +229,20 @@ pub(super) fn read_job(queue: &str, body: &[u8]) -> Result<Dequeued, String> {
         Ok(job) => Dequeued::Job(Box::new(job)),
         Err(problem) => Dequeued::Malformed(Malformed { ticket, problem }),
     })
+}
+
+/// The server names the queue of a job where it may be one of several.
+fn queue_of(queues: &Queues, value: &Value) -> Result<String, String> {
+    match (queues, value.get("queue").and_then(Value::as_str)) {
+        (Queues::One(name), _) => Ok(name.clone()),
+        (Queues::Several(names), Some(name)) if names.iter().any(|known| known == name) => {
+            Ok(name.to_string())
+        }
+        (Queues::Several(names), _) => Err(format!(
+            "the job has no `queue`, or it is none of {}",
+            names.join(", ")
+        )),
+    }
 }
 
 /// Names the field and what was expected, never what stood there: it may be
@@ -281,10 +258,6 @@ fn wrong_field(error: &serde_path_to_error::Error<serde_json::Error>) -> String 
 }
 
 fn to_job(payload: Payload, ticket: &Ticket) -> Result<Job, String> {
-    let queue = match payload.queue.is_empty() {
-        true => ticket.queue.clone(),
-        false => payload.queue,
-    };
     let repository = match payload.repository_name.is_empty() {
         true => None,
         false => Some(Repository {
@@ -309,10 +282,8 @@ fn to_job(payload: Payload, ticket: &Ticket) -> Result<Job, String> {
         .map(|(index, step)| to_step(index, step))
         .collect::<Result<Vec<_>, _>>()?;
     refuse_repeated_keys(&steps)?;
-    let docker_config = (!payload.docker_auth_config.is_empty())
-        .then(|| Secret::new(Value::Object(payload.docker_auth_config).to_string()));
     Ok(Job {
-        queue,
+        queue: ticket.queue.clone(),
         id: payload.id,
         token: ticket.token.clone(),
         repository,
@@ -320,7 +291,7 @@ fn to_job(payload: Payload, ticket: &Ticket) -> Result<Job, String> {
         steps,
         has_cli_steps: !payload.cli_steps.is_empty(),
         redacted_values: payload.redacted_values,
-        docker_config,
+        registries: Registries::new(payload.docker_auth_config.auths),
     })
 }
 

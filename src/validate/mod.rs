@@ -28,6 +28,7 @@ use crate::cluster::inventory::ServerVersion;
 use crate::cluster::plan::Plan;
 use crate::config::{Config, ConfigErrors, JobSettings};
 use crate::daemon::{Place, workspace_image};
+use crate::metrics::Metrics;
 use crate::queue::client::QueueClient;
 use crate::validate::access::Access;
 use crate::validate::admission::{Answer, Security};
@@ -45,9 +46,15 @@ const OLDEST_MINOR: u32 = 20;
 pub fn run(config: &Config, place: &Place, out: &mut dyn Write) -> bool {
     let mut report = Report::new(out);
     report.add(configuration(config));
-    let queue = QueueClient::new(config.queue.clone(), &place.host);
+    for warning in &config.warnings {
+        let advice = "Everything else of the configuration counts";
+        report.add(Finding::warning("configuration", warning, advice));
+    }
+    // Nobody will ask for the numbers of these few calls.
+    let metrics = Metrics::new(&[]);
+    let queue = QueueClient::new(config.queue.clone(), &place.host, &metrics);
     report.add(frontend::judge(&queue.check_token(), &config.queue));
-    check_cluster(config, place, &mut report);
+    check_cluster(config, place, &metrics, &mut report);
     report.finish()
 }
 
@@ -66,13 +73,13 @@ fn configuration(config: &Config) -> Finding {
     Finding::ok(
         "configuration",
         format!(
-            "queue {}, {} jobs at once, in namespace {}",
-            config.queue.name, config.workers, config.cluster.namespace
+            "{}, {} jobs at once, in namespace {}",
+            config.queue.queues, config.workers, config.cluster.namespace
         ),
     )
 }
 
-fn check_cluster(config: &Config, place: &Place, report: &mut Report<'_>) {
+fn check_cluster(config: &Config, place: &Place, metrics: &Metrics, report: &mut Report<'_>) {
     let unreached = |report: &mut Report<'_>, finding: Finding| {
         report.add(finding);
         report.add(left_out(
@@ -80,7 +87,7 @@ fn check_cluster(config: &Config, place: &Place, report: &mut Report<'_>) {
             "it cannot be reached",
         ));
     };
-    let cluster = match KubeCluster::new(&config.cluster) {
+    let cluster = match KubeCluster::new(&config.cluster, &metrics.cluster) {
         Ok(cluster) => cluster,
         Err(error) => return unreached(report, unreachable(&error, "")),
     };

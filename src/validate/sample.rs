@@ -7,12 +7,14 @@ use crate::cluster::names::{random_suffix, run_name};
 use crate::cluster::plan::{Plan, Setting, plan};
 use crate::config::Config;
 use crate::daemon::{Place, workspace_image};
-use crate::job::{Job, Repository, Step};
+use crate::job::{Job, Registries, Repository, Step};
+use crate::logs::redact::Redactions;
 
-/// Plans a job of one step by the settings that real jobs get. No credential
-/// goes into it: the cluster is shown its form alone.
+/// Plans a job of one step by the settings that real jobs get. The token is
+/// none: nobody needs to see ours for this.
 pub(super) fn sample(config: &Config, place: &Place, own_pod: Option<&OwnPod>) -> Plan {
-    let queue = config.queue.name.as_str();
+    let queue = config.queue.queues.names().first();
+    let queue = queue.map_or("", String::as_str);
     let image = workspace_image(&config.job, own_pod);
     let namespace = config.cluster.namespace.as_str();
     let is_own = place.namespace.as_deref() == Some(namespace);
@@ -25,6 +27,7 @@ pub(super) fn sample(config: &Config, place: &Place, own_pod: Option<&OwnPod>) -
         workspace_image: &image,
         workspace_pull_secrets: own_pod.map_or(&[], |pod| &pod.pull_secrets),
         owner: own_pod.filter(|_| is_own).map(|pod| &pod.owner),
+        redactions: &Redactions::new(&BTreeMap::new()),
         run: run_name(queue, 0, &random_suffix()),
     };
     plan(&job(queue, &image), &setting)
@@ -53,6 +56,6 @@ fn job(queue: &str, image: &str) -> Job {
         }],
         has_cli_steps: false,
         redacted_values: BTreeMap::new(),
-        docker_config: None,
+        registries: Registries::default(),
     }
 }

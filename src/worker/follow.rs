@@ -394,6 +394,10 @@ impl ContainerLog {
     }
 
     fn reopen(&mut self, worker: &Worker<'_>, view: &PodView, name: &str, has_ended: bool) {
+        // When it is opened for the first time, it has not ended yet.
+        if self.ended.is_some() || self.reopen.is_some() {
+            worker.shared.metrics.cluster.stream_reopened();
+        }
         let since = self.records.since();
         self.records.reopen();
         self.stream = Some(worker.shared.cluster.follow_log(&view.name, name, since));

@@ -6,6 +6,7 @@
 
 mod create;
 mod follow;
+mod refusal;
 mod report;
 
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ use crate::job::{Job, Outcome, Secret};
 use crate::logs::output::Output;
 use crate::logs::redact::Redactions;
 use crate::logs::upload::JobLog;
+use crate::metrics::Metrics;
 use crate::queue::client::QueueClient;
 use crate::queue::wire::{Dequeued, Malformed, Ticket};
 
@@ -43,6 +45,8 @@ pub struct Shared {
     pub watch: PodWatch,
     /// Jobs that run here.
     pub registry: Registry,
+    /// What is counted.
+    pub metrics: Metrics,
     /// Limits, images and security of jobs.
     pub settings: JobSettings,
     /// The executor's token, which no log may show.
@@ -82,7 +86,7 @@ enum End {
 /// Runs a job from its dequeue to its mark. Returns when nothing of it is
 /// left, here or in the cluster.
 pub fn run(shared: &Arc<Shared>, assignment: Assignment) {
-    let ticket = ticket(&assignment.dequeued);
+    let ticket = assignment.dequeued.ticket();
     // Reports even if what follows panics: a job is never lost.
     let mut report = report::OnDrop::new(shared, &ticket, assignment.place);
     report.outcome = match &assignment.dequeued {
@@ -93,25 +97,9 @@ pub fn run(shared: &Arc<Shared>, assignment: Assignment) {
     };
 }
 
-fn ticket(dequeued: &Dequeued) -> Ticket {
-    match dequeued {
-        Dequeued::Malformed(malformed) => malformed.ticket.clone(),
-        Dequeued::Job(job) => Ticket {
-            queue: job.queue.clone(),
-            id: job.id,
-            token: job.token.clone(),
-        },
-    }
-}
-
 fn run_job(shared: &Shared, job: &Job, ticket: &Ticket, stops: &Receiver<Stop>) -> Outcome {
-    if job.has_cli_steps {
-        return Outcome::Failed(
-            "the job holds src-cli steps, which need Docker and cannot run on Kubernetes; an \
-             administrator must enable native execution of batch changes: the feature flag \
-             `native-ssbc-execution`"
-                .to_string(),
-        );
+    if let Some(problem) = refusal::refusal(job) {
+        return Outcome::Failed(problem);
     }
     log::info!("Job {}/{} taken: {}.", job.queue, job.id, subject(job));
     if job.steps.is_empty() {
@@ -138,6 +126,20 @@ fn subject(job: &Job) -> String {
     }
 }
 
+/// What neither the cluster nor the server's pages may show of this job: what
+/// the server names, and our own tokens.
+fn redactions(shared: &Shared, job: &Job) -> Redactions {
+    let mut hidden = job.redacted_values.clone();
+    let own = [Some(&shared.password), job.token.as_ref()];
+    for secret in own.into_iter().flatten() {
+        let replacement = SECRET_REMOVED.to_string();
+        hidden
+            .entry(secret.reveal().to_string())
+            .or_insert(replacement);
+    }
+    Redactions::new(&hidden)
+}
+
 /// One job that has steps.
 struct Worker<'a> {
     shared: &'a Shared,
@@ -156,6 +158,7 @@ impl<'a> Worker<'a> {
         stops: &'a Receiver<Stop>,
     ) -> Worker<'a> {
         let token = ticket.token.as_ref().map(|token| token.reveal());
+        let redactions = Arc::new(redactions(shared, job));
         let no_secrets = Vec::new();
         let setting = Setting {
             job: &shared.settings,
@@ -173,23 +176,14 @@ impl<'a> Worker<'a> {
                 .as_ref()
                 .filter(|_| shared.own_pod_owns)
                 .map(|pod| &pod.owner),
+            redactions: &redactions,
             run: run_name(&job.queue, job.id, &random_suffix()),
         };
-        let mut hidden = job.redacted_values.clone();
-        for secret in [Some(&shared.password), job.token.as_ref()]
-            .into_iter()
-            .flatten()
-        {
-            let replacement = SECRET_REMOVED.to_string();
-            hidden
-                .entry(secret.reveal().to_string())
-                .or_insert(replacement);
-        }
         Worker {
             shared,
             stops,
             plan: plan::plan(job, &setting),
-            redactions: Arc::new(Redactions::new(&hidden)),
+            redactions,
             log: JobLog::start(shared.queue.clone(), ticket.clone()),
             deadline: Instant::now() + shared.settings.max_runtime,
         }

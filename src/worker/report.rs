@@ -8,6 +8,7 @@ use crossbeam_channel::RecvTimeoutError;
 use crate::backoff::{self, Backoff};
 use crate::heartbeat::{Place, Stop};
 use crate::job::Outcome;
+use crate::metrics::jobs::RunningJob;
 use crate::queue::wire::Ticket;
 use crate::worker::Shared;
 
@@ -24,6 +25,7 @@ pub(super) struct OnDrop {
     /// What is reported.
     pub(super) outcome: Outcome,
     began: Instant,
+    counted: RunningJob,
 }
 
 impl OnDrop {
@@ -36,6 +38,7 @@ impl OnDrop {
                 "the executor failed in an unexpected way; its log says more".to_string(),
             ),
             began: Instant::now(),
+            counted: shared.metrics.jobs.begin(&ticket.queue),
         }
     }
 
@@ -94,6 +97,7 @@ impl Drop for OnDrop {
                 log::info!("Job {queue}/{id} is not ours any more, stopped after {time:.1?}.");
             }
         }
+        self.counted.ended(&self.outcome);
         self.mark();
         self.shared.registry.remove(&self.place);
     }

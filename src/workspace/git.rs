@@ -25,8 +25,21 @@ const TRIES_MAX: u32 = 3;
 /// Wait before the second try; it doubles after that.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Silence on the line after which git gives up.
-const SILENCE_SECONDS_MAX: &str = "60";
+/// Silence on the line after which git gives up. A server says next to nothing
+/// while it gathers a large pack, and a dead one is noticed sooner, by TCP.
+const SILENCE_SECONDS_MAX: &str = "300";
+
+/// What keeps git small whatever the size of the repository: packs go to the
+/// disk as they are, large files are streamed into and out of them, and what
+/// threads hold to resolve deltas has a bound that does not grow with the
+/// number of processors. For our commands only, since later a file above the
+/// threshold would count as binary.
+const MEMORY_SETTINGS: [(&str, &str); 4] = [
+    ("fetch.unpackLimit", "1"),
+    ("core.bigFileThreshold", "8m"),
+    ("core.deltaBaseCacheLimit", "16m"),
+    ("pack.threads", "4"),
+];
 
 /// What git itself lists as local to one repository (`git rev-parse
 /// --local-env-vars`): set from outside, each could turn it to another one.
@@ -71,6 +84,10 @@ pub(super) fn clone(
     git.fetch()?;
     git.check_out()?;
     git.disconnect()?;
+    // Git writes the message of each commit into the same file, whose owner
+    // would be the user of the first one, and the only one who may.
+    let message = git.dir.join(".git/COMMIT_EDITMSG");
+    fs::write(&message, "").map_err(|source| write_error(&message, source))?;
     let seconds = start.elapsed().as_secs_f64();
     say(out, &format!("Cloned in {seconds:.1} s"))
 }
@@ -90,11 +107,17 @@ fn check_commit(commit: &str) -> Result<(), CloneError> {
 /// after the restart of a node, the kubelet runs it again on the same volume.
 fn remove_unfinished(git_dir: &Path) -> Result<(), WorkspaceError> {
     match fs::remove_dir_all(git_dir) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(WorkspaceError::Write {
-            path: git_dir.display().to_string(),
-            source,
-        }),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(write_error(git_dir, source))
+        }
         _ => Ok(()),
+    }
+}
+
+fn write_error(path: &Path, source: io::Error) -> WorkspaceError {
+    WorkspaceError::Write {
+        path: path.display().to_string(),
+        source,
     }
 }
 
@@ -139,6 +162,9 @@ impl Git<'_> {
         self.local(&["init", "--quiet"])?;
         // A collection in the background would run on while steps work.
         self.configure("gc.auto", "0")?;
+        // Whatever the file mask of a step, those of other users can go on with
+        // what its git makes.
+        self.configure("core.sharedRepository", "0666")?;
         let url = format!(
             "{}/.executors/git/{}",
             self.spec.frontend_url,
@@ -151,7 +177,8 @@ impl Git<'_> {
     /// Gets the commit, and as much around it as the job asks for.
     fn fetch(&self) -> Result<(), CloneError> {
         let repository = self.repository;
-        let mut args = vec!["fetch", "--no-recurse-submodules"];
+        // The file FETCH_HEAD would hold the server's address.
+        let mut args = vec!["fetch", "--no-recurse-submodules", "--no-write-fetch-head"];
         if repository.fetch_tags {
             args.push("--tags");
         } else if repository.shallow {
@@ -219,9 +246,22 @@ impl Git<'_> {
             if tries == TRIES_MAX || !matches!(error, CloneError::Git { .. }) {
                 return Err(error);
             }
+            self.remove_partial_packs();
             thread::sleep(pause);
             pause *= 2;
             tries += 1;
+        }
+    }
+
+    /// Removes packs that broke off. Git leaves them to a collection that never
+    /// comes here, and a few of a large repository would fill the volume.
+    fn remove_partial_packs(&self) {
+        let packs = fs::read_dir(self.dir.join(".git/objects/pack"));
+        for entry in packs.into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("tmp_") {
+                // One that stays takes room, and does no other harm.
+                let _ = fs::remove_file(entry.path());
+            }
         }
     }
 
@@ -281,7 +321,8 @@ impl Git<'_> {
             ("advice.detachedHead", "false"),
             ("init.defaultBranch", "main"),
         ];
-        let settings = own.into_iter().chain(
+        let own = own.into_iter().chain(MEMORY_SETTINGS);
+        let settings = own.chain(
             settings
                 .iter()
                 .map(|(key, value)| (key.as_str(), value.as_str())),

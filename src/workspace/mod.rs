@@ -46,6 +46,7 @@ pub fn setup(
     // change what git makes. The volume is this pod's alone.
     rustix::process::umask(Mode::empty());
     let tree = Tree::open(workspace)?;
+    tree.open_to_all();
     if let Some(repository) = &spec.repository {
         git::clone(&spec, repository, &tree, out)?;
     }

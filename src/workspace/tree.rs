@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, fstat, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
 
 use super::error::WorkspaceError;
@@ -47,6 +47,15 @@ impl Tree {
                 source: io::Error::from(errno),
             }),
         }
+    }
+
+    /// Lets every user make files in the root itself, where that is ours to
+    /// change. The root of a fresh claim often belongs to one user alone.
+    pub(super) fn open_to_all(&self) {
+        let Ok(stat) = fstat(&self.root) else { return };
+        let mode = Mode::from_raw_mode(stat.st_mode) | Mode::from_raw_mode(MODE);
+        // Where it fails, the root is another's, who has opened it to us.
+        let _ = fchmod(&self.root, mode);
     }
 
     /// Makes a directory and those above it, where they are missing.
@@ -218,6 +227,15 @@ mod tests {
         tree.make_dir("a/b").unwrap();
         let error = tree.create("a").unwrap_err().to_string();
         assert!(error.starts_with("cannot write a to the workspace"));
+    }
+
+    #[test]
+    fn everyone_may_write_to_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o2700)).unwrap();
+        Tree::open(dir.path()).unwrap().open_to_all();
+        let mode = fs::metadata(dir.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o2777, "and other bits stay");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -102,6 +103,16 @@ impl Daemon {
             || self.log().contains(text).then_some(()),
             || self.log(),
         );
+    }
+
+    /// Where it shows its metrics, by its own word.
+    pub(crate) fn metrics_address(&self) -> SocketAddr {
+        self.wait_for_log("Metrics are at ");
+        let log = self.log();
+        let rest = log.split_once("Metrics are at http://");
+        let address = rest.and_then(|(_, rest)| rest.split('/').next());
+        let address = address.and_then(|address| address.parse().ok());
+        address.unwrap_or_else(|| panic!("no address is in the log\n{log}"))
     }
 
     /// Sends a signal by its name, such as `TERM`.

@@ -42,7 +42,13 @@ impl Repository {
         self.dir.path().join(".git")
     }
 
-    fn git(&self, arguments: &[&str]) -> String {
+    /// Where its files are.
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Runs git in it, and gives what that prints.
+    pub(crate) fn git(&self, arguments: &[&str]) -> String {
         git(self.dir.path(), arguments)
     }
 }

@@ -10,6 +10,10 @@ use crate::frontend::spec::{JobSpec, StepSpec};
 
 /// Image with bash, git and coreutils.
 pub(crate) const STEP_IMAGE: &str = "localhost/step:dev";
+/// The same, for a user of its own with a home.
+pub(crate) const NONROOT_IMAGE: &str = "localhost/nonroot:dev";
+/// The same, for a user without one.
+pub(crate) const NOBODY_IMAGE: &str = "localhost/nobody:dev";
 /// Image with little more than a shell.
 pub(crate) const TINY_IMAGE: &str = "localhost/busybox:dev";
 /// Image of the executor itself.
@@ -72,6 +76,8 @@ impl Stage {
             .env("EXECUTOR_KUBERNETES_NAMESPACE", &self.namespace.name)
             .env("EXECUTOR_KUBERNETES_RESOURCE_REQUEST_MEMORY", "16Mi")
             .env("EXECUTOR_KUBERNETES_RESOURCE_LIMIT_MEMORY", "512Mi")
+            // Many executors run on this machine at once.
+            .env("EXECUTOR_METRICS_ADDR", "127.0.0.1:0")
             .env("EXECUTOR_WORKSPACE_IMAGE", EXECUTOR_IMAGE)
             .env("RUST_LOG", "warn,executor=debug")
     }

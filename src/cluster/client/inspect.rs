@@ -20,7 +20,7 @@ use kube_client::core::{Request, Status};
 use kube_client::{Client, Resource};
 use serde::Serialize;
 
-use crate::cluster::client::{KubeCluster, OwnPod};
+use crate::cluster::client::{KubeCluster, OwnPod, outcome, own_pod};
 use crate::cluster::error::ClusterError;
 use crate::cluster::inventory::{
     LimitItem, LimitKind, Node, Permission, Quota, Scope, ServerVersion, amounts,
@@ -108,7 +108,10 @@ impl Inspector<'_> {
 
     /// Reads the executor's own Pod, which may be in another namespace.
     pub fn own_pod(&self, namespace: &str, name: &str) -> Result<OwnPod, ClusterError> {
-        self.cluster.own_pod_within(self.limit(), namespace, name)
+        let pods: Api<core::Pod> = Api::namespaced(self.client(), namespace);
+        let call = format!("read our own Pod {namespace}/{name}");
+        self.ask(&call, async move { pods.get(name).await })
+            .map(own_pod)
     }
 
     /// The quotas of the namespace.
@@ -224,14 +227,10 @@ impl Inspector<'_> {
         call: &str,
         future: impl Future<Output = Result<T, kube_client::Error>>,
     ) -> Result<T, ClusterError> {
-        self.cluster
-            .block_within(self.limit(), call.to_string(), future)
-    }
-
-    /// Time for the next question.
-    fn limit(&self) -> Duration {
         let left = self.until.saturating_duration_since(Instant::now());
-        left.min(CALL_TIMEOUT)
+        let limit = left.min(CALL_TIMEOUT);
+        let answer = self.cluster.wait(limit, future);
+        outcome(call.to_string(), limit, answer)
     }
 }
 

@@ -12,8 +12,9 @@ use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
-use crate::cluster::client::{CALL_TIMEOUT, kind_of};
+use crate::cluster::client::{CALL_TIMEOUT, kind_of, result_of};
 use crate::cluster::error::{ClusterError, ClusterErrorKind};
+use crate::metrics::calls::ClusterMetrics;
 
 /// Chunks that may wait for the reader. With chunks of at most
 /// `CHUNK_BYTES_MAX` a hundred busy streams hold less than 7 MiB.
@@ -48,6 +49,7 @@ impl LogStream {
         pod: &str,
         container: &str,
         since: Option<Timestamp>,
+        metrics: ClusterMetrics,
     ) -> LogStream {
         // The places bound the chunks, and one more is for the end: so a send
         // never blocks the runtime's thread.
@@ -61,7 +63,7 @@ impl LogStream {
         };
         let pod = pod.to_string();
         let task = runtime.spawn(async move {
-            let end = follow(&pods, &pod, &params, &sender).await;
+            let end = follow(&pods, &pod, &params, &metrics, &sender).await;
             // The reader may be gone; then nobody is interested in the end.
             let _ = sender.try_send(LogEvent::End(end));
         });
@@ -87,6 +89,7 @@ async fn follow(
     pods: &Api<core::Pod>,
     pod: &str,
     params: &LogParams,
+    metrics: &ClusterMetrics,
     sender: &Sender<LogEvent>,
 ) -> Result<(), ClusterError> {
     let container = params.container.as_deref().unwrap_or_default();
@@ -94,8 +97,9 @@ async fn follow(
         call: format!("read the log of container {container} in pod {pod}"),
         kind,
     };
-    let stream = tokio::time::timeout(CALL_TIMEOUT, pods.log_stream(pod, params))
-        .await
+    let answer = tokio::time::timeout(CALL_TIMEOUT, pods.log_stream(pod, params)).await;
+    metrics.requested("get", "pods/log", result_of(&answer));
+    let stream = answer
         .map_err(|_| fail(ClusterErrorKind::Unreachable("no answer".to_string())))?
         .map_err(|error| fail(kind_of(error)))?;
     let mut stream = pin!(stream);

@@ -23,11 +23,13 @@ use kube_client::{Client, Config, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
+use tokio::time::error::Elapsed;
 
 use crate::cluster::client::log_stream::LogStream;
 use crate::cluster::client::watch::PodWatch;
 use crate::cluster::error::{ClusterError, ClusterErrorKind};
 use crate::config::ClusterSettings;
+use crate::metrics::calls::{ClusterMetrics, RequestResult};
 
 /// A call that is not answered by then has failed.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,6 +43,7 @@ pub struct KubeCluster {
     client: Client,
     server: String,
     namespace: String,
+    metrics: ClusterMetrics,
 }
 
 /// What the executor's own Pod tells about how to make others.
@@ -56,7 +59,10 @@ pub struct OwnPod {
 
 impl KubeCluster {
     /// Reads the configuration and prepares the client; nothing is sent yet.
-    pub fn new(settings: &ClusterSettings) -> Result<KubeCluster, ClusterError> {
+    pub fn new(
+        settings: &ClusterSettings,
+        metrics: &ClusterMetrics,
+    ) -> Result<KubeCluster, ClusterError> {
         let fail = |cause: String| ClusterError {
             call: "set up the Kubernetes client".to_string(),
             kind: ClusterErrorKind::Configuration(cause),
@@ -83,6 +89,7 @@ impl KubeCluster {
             client,
             server,
             namespace,
+            metrics: metrics.clone(),
         })
     }
 
@@ -100,7 +107,7 @@ impl KubeCluster {
     pub fn check(&self) -> Result<(), ClusterError> {
         let pods = self.api::<core::Pod>();
         let call = format!("list pods in namespace {}", self.namespace);
-        self.block(call, async move {
+        self.block(("list", "pods"), call, async move {
             pods.list_metadata(&ListParams::default().limit(1)).await
         })
         .map(drop)
@@ -108,44 +115,15 @@ impl KubeCluster {
 
     /// Reads the executor's own Pod, which may be in another namespace.
     pub fn own_pod(&self, namespace: &str, name: &str) -> Result<OwnPod, ClusterError> {
-        self.own_pod_within(CALL_TIMEOUT, namespace, name)
-    }
-
-    fn own_pod_within(
-        &self,
-        limit: Duration,
-        namespace: &str,
-        name: &str,
-    ) -> Result<OwnPod, ClusterError> {
         let pods: Api<core::Pod> = Api::namespaced(self.client.clone(), namespace);
         let pod_name = name.to_string();
         let call = format!("read our own Pod {namespace}/{name}");
-        let pod = self.block_within(limit, call, async move { pods.get(&pod_name).await })?;
-        let spec = pod.spec.unwrap_or_default();
-        let ours = |container: &&core::Container| container.name.contains("executor");
-        let container = spec
-            .containers
-            .iter()
-            .find(ours)
-            .or(spec.containers.first());
-        Ok(OwnPod {
-            image: container
-                .and_then(|container| container.image.clone())
-                .unwrap_or_default(),
-            pull_secrets: spec
-                .image_pull_secrets
-                .into_iter()
-                .flatten()
-                .map(|s| s.name)
-                .collect(),
-            owner: OwnerReference {
-                api_version: "v1".to_string(),
-                kind: "Pod".to_string(),
-                name: name.to_string(),
-                uid: pod.metadata.uid.unwrap_or_default(),
-                ..OwnerReference::default()
-            },
-        })
+        let pod = self.block(
+            ("get", "pods"),
+            call,
+            async move { pods.get(&pod_name).await },
+        )?;
+        Ok(own_pod(pod))
     }
 
     /// Creates a Secret. One that is there already is ours: names are new for
@@ -176,6 +154,7 @@ impl KubeCluster {
             self.client.clone(),
             &self.namespace,
             instance,
+            self.metrics.clone(),
         )
     }
 
@@ -187,7 +166,8 @@ impl KubeCluster {
         since: Option<jiff::Timestamp>,
     ) -> LogStream {
         let pods = self.api::<core::Pod>();
-        LogStream::start(&self.runtime, pods, pod, container, since)
+        let metrics = self.metrics.clone();
+        LogStream::start(&self.runtime, pods, pod, container, since, metrics)
     }
 
     fn api<K>(&self) -> Api<K>
@@ -207,7 +187,7 @@ impl KubeCluster {
     {
         let api = self.api::<K>();
         let call = format!("create {kind} {}", name.unwrap_or_default());
-        let created = self.block(call, async move {
+        let created = self.block(("create", &K::plural(&())), call, async move {
             api.create(&PostParams::default(), object).await.map(drop)
         });
         match created {
@@ -225,7 +205,7 @@ impl KubeCluster {
     {
         let api = self.api::<K>();
         let call = format!("delete {kind} {name}");
-        let deleted = self.block(call, async move {
+        let deleted = self.block(("delete", &K::plural(&())), call, async move {
             api.delete(name, &DeleteParams::background())
                 .await
                 .map(drop)
@@ -236,33 +216,65 @@ impl KubeCluster {
         }
     }
 
+    /// Makes a call and counts it. Verb and resource are those of a Role.
     fn block<T>(
         &self,
+        (verb, resource): (&str, &str),
         call: String,
         future: impl Future<Output = Result<T, kube_client::Error>>,
     ) -> Result<T, ClusterError> {
-        self.block_within(CALL_TIMEOUT, call, future)
+        let answer = self.wait(CALL_TIMEOUT, future);
+        self.metrics.requested(verb, resource, result_of(&answer));
+        outcome(call, CALL_TIMEOUT, answer)
     }
 
     /// The one place where a thread waits for the runtime.
-    fn block_within<T>(
-        &self,
-        limit: Duration,
-        call: String,
-        future: impl Future<Output = Result<T, kube_client::Error>>,
-    ) -> Result<T, ClusterError> {
-        let timed = async { tokio::time::timeout(limit, future).await };
-        match self.runtime.block_on(timed) {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(ClusterError {
-                call,
-                kind: kind_of(error),
-            }),
-            Err(_) => Err(ClusterError {
-                call,
-                kind: ClusterErrorKind::Unreachable(format!("no answer in {limit:.0?}")),
-            }),
-        }
+    fn wait<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
+        self.runtime
+            .block_on(async { tokio::time::timeout(limit, future).await })
+    }
+}
+
+/// What came of a call with a limit of time.
+fn outcome<T>(
+    call: String,
+    limit: Duration,
+    answer: Result<Result<T, kube_client::Error>, Elapsed>,
+) -> Result<T, ClusterError> {
+    let kind = match answer {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => kind_of(error),
+        Err(_) => ClusterErrorKind::Unreachable(format!("no answer in {limit:.0?}")),
+    };
+    Err(ClusterError { call, kind })
+}
+
+/// What the executor's own Pod says of the pods that it makes.
+fn own_pod(pod: core::Pod) -> OwnPod {
+    let spec = pod.spec.unwrap_or_default();
+    let ours = |container: &&core::Container| container.name.contains("executor");
+    let container = spec
+        .containers
+        .iter()
+        .find(ours)
+        .or(spec.containers.first());
+    OwnPod {
+        image: container
+            .and_then(|container| container.image.clone())
+            .unwrap_or_default(),
+        pull_secrets: spec
+            .image_pull_secrets
+            .into_iter()
+            .flatten()
+            .map(|s| s.name)
+            .collect(),
+        owner: OwnerReference {
+            api_version: "v1".to_string(),
+            kind: "Pod".to_string(),
+            name: pod.metadata.name.unwrap_or_default(),
+            uid: pod.metadata.uid.unwrap_or_default(),
+            ..OwnerReference::default()
+        },
     }
 }
 
@@ -291,6 +303,15 @@ async fn load_config(settings: &ClusterSettings) -> Result<Config, String> {
                 chain(&error)
             )
         }),
+    }
+}
+
+/// How a request with a limit of time ended, for the metrics.
+fn result_of<T>(answer: &Result<Result<T, kube_client::Error>, Elapsed>) -> RequestResult {
+    match answer {
+        Ok(Ok(_)) => RequestResult::Done,
+        Ok(Err(kube_client::Error::Api(_))) => RequestResult::Refused,
+        Ok(Err(_)) | Err(_) => RequestResult::Unreachable,
     }
 }
 

@@ -20,9 +20,10 @@ use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 
 use crate::backoff::{self, Backoff};
-use crate::cluster::client::{CALL_TIMEOUT, chain};
+use crate::cluster::client::{CALL_TIMEOUT, chain, result_of};
 use crate::cluster::names::INSTANCE_LABEL;
 use crate::cluster::status::{PodView, WatchedPod};
+use crate::metrics::calls::ClusterMetrics;
 
 /// The server ends a watch after so many seconds; then everything is listed.
 const WATCH_SECONDS: u32 = 240;
@@ -70,12 +71,14 @@ impl PodWatch {
         client: Client,
         namespace: &str,
         instance: &str,
+        metrics: ClusterMetrics,
     ) -> PodWatch {
         let subscribers = Arc::new(Subscribers::default());
         let source = Source {
             client,
             requests: Request::new(format!("/api/v1/namespaces/{namespace}/pods")),
             selector: format!("{INSTANCE_LABEL}={instance}"),
+            metrics,
         };
         let task = runtime.spawn(keep_watching(source, Arc::clone(&subscribers)));
         PodWatch {
@@ -157,6 +160,7 @@ struct Source {
     client: Client,
     requests: Request,
     selector: String,
+    metrics: ClusterMetrics,
 }
 
 #[derive(Deserialize)]
@@ -202,10 +206,12 @@ async fn list_and_watch(source: &Source, subscribers: &Subscribers) -> Result<()
         .requests
         .list(&list)
         .map_err(|error| error.to_string())?;
-    let pods: PodList = tokio::time::timeout(CALL_TIMEOUT, source.client.request(request))
-        .await
+    let answer = tokio::time::timeout(CALL_TIMEOUT, source.client.request(request)).await;
+    source.metrics.requested("list", "pods", result_of(&answer));
+    let pods: PodList = answer
         .map_err(|_| "no answer to the list".to_string())?
         .map_err(|error| chain(&error))?;
+    source.metrics.watched();
     for pod in &pods.items {
         subscribers.publish(pod, false);
     }
@@ -228,8 +234,11 @@ async fn watch(source: &Source, subscribers: &Subscribers, version: &str) -> Res
         .watch(&params, version)
         .map_err(|error| error.to_string())?;
     let opening = source.client.request_events::<WatchedPod>(request);
-    let events = tokio::time::timeout(CALL_TIMEOUT, opening)
-        .await
+    let answer = tokio::time::timeout(CALL_TIMEOUT, opening).await;
+    source
+        .metrics
+        .requested("watch", "pods", result_of(&answer));
+    let events = answer
         .map_err(|_| "no answer to the watch".to_string())?
         .map_err(|error| chain(&error))?;
     let mut events = pin!(events);
@@ -238,6 +247,7 @@ async fn watch(source: &Source, subscribers: &Subscribers, version: &str) -> Res
             .await
             .map_err(|_| "the connection was silent for too long".to_string())?
             .map_err(|error| chain(&error))?;
+        source.metrics.watched();
         match event {
             Some(WatchEvent::Added(pod) | WatchEvent::Modified(pod)) => {
                 subscribers.publish(&pod, false);

@@ -6,6 +6,7 @@
 //! one Job has one pod, whose init containers are the workspace and all steps
 //! but the last.
 
+mod placement;
 pub mod pod;
 pub mod script;
 pub mod secrets;
@@ -34,7 +35,7 @@ const TTL_SECONDS: i32 = 1800;
 const NET_SECONDS: i64 = 600;
 
 /// What a plan needs to know beside the job.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Setting<'a> {
     /// Limits, images and security by configuration.
     pub job: &'a JobSettings,
@@ -52,6 +53,8 @@ pub struct Setting<'a> {
     pub workspace_pull_secrets: &'a [String],
     /// The executor's own Pod, where known and in the same namespace.
     pub owner: Option<&'a OwnerReference>,
+    /// What must not be seen in the cluster.
+    pub redactions: &'a Redactions,
     /// Name of the attempt.
     pub run: String,
 }
@@ -82,9 +85,8 @@ pub struct PlannedContainer {
 
 /// Plans a job that has steps.
 pub fn plan(job: &Job, setting: &Setting<'_>) -> Plan {
-    let redactions = Redactions::new(&job.redacted_values);
     let steps = name_steps(job);
-    let environments = pod::environments(job, &setting.run, &redactions);
+    let environments = pod::environments(job, &setting.run, setting.redactions);
     let secrets = secrets::secrets(job, setting, &environments);
     let mut containers = vec![PlannedContainer {
         name: SETUP_CONTAINER.to_string(),
@@ -97,7 +99,10 @@ pub fn plan(job: &Job, setting: &Setting<'_>) -> Plan {
         command: Some(script::command(job, step.index)),
     }));
     let template = core::PodTemplateSpec {
-        metadata: Some(metadata(job, setting, None)),
+        metadata: Some(with_annotations(
+            &setting.job.pod_annotations,
+            metadata(job, setting, None),
+        )),
         spec: Some(pod::pod(job, setting, &steps, environments, &secrets)),
     };
     let longest = setting
@@ -117,7 +122,10 @@ pub fn plan(job: &Job, setting: &Setting<'_>) -> Plan {
     Plan {
         run: setting.run.clone(),
         job: batch::Job {
-            metadata: metadata(job, setting, Some(setting.run.clone())),
+            metadata: with_annotations(
+                &setting.job.job_annotations,
+                metadata(job, setting, Some(setting.run.clone())),
+            ),
             spec: Some(spec),
             status: None,
         },
@@ -198,4 +206,12 @@ fn metadata(job: &Job, setting: &Setting<'_>, name: Option<String>) -> ObjectMet
             .map(|owner| vec![owner.clone()]),
         ..ObjectMeta::default()
     }
+}
+
+/// Adds configured annotations. Our own win, since tools rely on them.
+fn with_annotations(configured: &BTreeMap<String, String>, mut metadata: ObjectMeta) -> ObjectMeta {
+    let mut annotations = configured.clone();
+    annotations.extend(metadata.annotations.take().unwrap_or_default());
+    metadata.annotations = Some(annotations);
+    metadata
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::cluster::names::SETUP_CONTAINER;
+use crate::cluster::names::{RUN_LABEL, SETUP_CONTAINER};
 use crate::cluster::plan::secrets::{JobSecrets, environment_secret};
-use crate::cluster::plan::{NamedStep, Setting, script};
+use crate::cluster::plan::{NamedStep, Setting, placement, script};
 use crate::job::{Job, Step};
 use crate::logs::redact::Redactions;
 use crate::workspace::SPEC_DIR;
@@ -15,8 +16,10 @@ use crate::workspace::SPEC_DIR;
 /// How long containers have after a cancellation, in seconds. Steps are shell
 /// scripts, which as first process of a container do not hear SIGTERM anyway.
 const GRACE_SECONDS: i64 = 2;
-const WORKSPACE_VOLUME: &str = "job-data";
-const SPEC_VOLUME: &str = "job-spec";
+/// Name of the volume that all containers share.
+pub const WORKSPACE_VOLUME: &str = "job-data";
+/// Name of the volume that tells how to make the workspace.
+pub const SPEC_VOLUME: &str = "job-spec";
 
 /// The environment of one step, and those of its values that go in a Secret.
 pub struct Environment {
@@ -28,14 +31,23 @@ pub struct Environment {
 
 /// The environment of every step.
 pub fn environments(job: &Job, run: &str, redactions: &Redactions) -> Vec<Environment> {
+    // Many steps can have the same secrets, which must fit into one Secret.
+    let mut keys = BTreeMap::new();
     job.steps
         .iter()
         .enumerate()
-        .map(|(index, step)| environment(step, index, run, redactions))
+        .map(|(index, step)| environment(step, index, run, redactions, &mut keys))
         .collect()
 }
 
-fn environment(step: &Step, index: usize, run: &str, redactions: &Redactions) -> Environment {
+/// `keys` are those of all hidden values so far.
+fn environment<'a>(
+    step: &'a Step,
+    index: usize,
+    run: &str,
+    redactions: &Redactions,
+    keys: &mut BTreeMap<&'a str, String>,
+) -> Environment {
     let mut hidden = BTreeMap::new();
     let mut variables = Vec::new();
     for (place, (name, value)) in step.env.iter().enumerate() {
@@ -45,9 +57,11 @@ fn environment(step: &Step, index: usize, run: &str, redactions: &Redactions) ->
             continue;
         }
         if redactions.matches(value) {
-            let key = format!("step-{index}.{place}");
-            variables.push(secret_variable(name, run, &key));
-            hidden.insert(key, value.clone());
+            let key = keys
+                .entry(value)
+                .or_insert_with(|| format!("step-{index}.{place}"));
+            variables.push(secret_variable(name, run, key));
+            hidden.insert(key.clone(), value.clone());
         } else {
             variables.push(plain_variable(name, value));
         }
@@ -56,8 +70,9 @@ fn environment(step: &Step, index: usize, run: &str, redactions: &Redactions) ->
     Environment { variables, hidden }
 }
 
-/// What every step gets beside its own: git must work whoever owns the clone,
-/// and the helper program of Sourcegraph must not try to arrange that itself.
+/// What every step gets beside its own: git must work whoever owns the clone
+/// (`script` sees to old ones), and the helper program of Sourcegraph must not
+/// try to arrange that itself.
 fn own_variables(step: &Step) -> Vec<core::EnvVar> {
     let own = [
         ("EXECUTOR_ADD_SAFE", "false"),
@@ -122,10 +137,23 @@ pub fn pod(
     let mut pull_secrets: Vec<String> = pull_secrets.chain(&secrets.registry).cloned().collect();
     pull_secrets.sort();
     pull_secrets.dedup();
+    let mut volumes = vec![workspace_volume(setting), spec_volume(secrets)];
+    volumes.extend_from_slice(settings.volumes.additional.items());
+    let placement = &settings.placement;
     core::PodSpec {
         init_containers: Some(containers),
         containers: last,
-        volumes: Some(vec![workspace_volume(setting), spec_volume(secrets)]),
+        volumes: Some(volumes),
+        node_name: placement.node_name.clone(),
+        node_selector: (!placement.node_selector.is_empty())
+            .then(|| placement.node_selector.clone()),
+        affinity: placement::affinity(placement),
+        tolerations: placement.tolerations.to_option(),
+        host_network: settings.host_network.then_some(true),
+        // Without it, names of the cluster's Services would not be found.
+        dns_policy: settings
+            .host_network
+            .then(|| "ClusterFirstWithHostNet".to_string()),
         restart_policy: Some("Never".to_string()),
         active_deadline_seconds: Some(settings.deadline.as_secs() as i64),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
@@ -140,6 +168,7 @@ pub fn pod(
         security_context: Some(core::PodSecurityContext {
             run_as_user: settings.run_as_user,
             run_as_group: settings.run_as_group,
+            run_as_non_root: settings.is_restricted.then_some(true),
             fs_group: settings.fs_group,
             seccomp_profile: Some(core::SeccompProfile {
                 type_: "RuntimeDefault".to_string(),
@@ -217,15 +246,26 @@ fn container(setting: &Setting<'_>, name: &str, image: &str, dir: &str) -> core:
         }),
         security_context: Some(core::SecurityContext {
             allow_privilege_escalation: Some(false),
+            capabilities: settings.is_restricted.then(|| core::Capabilities {
+                add: None,
+                drop: Some(vec!["ALL".to_string()]),
+            }),
             ..core::SecurityContext::default()
         }),
-        volume_mounts: Some(vec![core::VolumeMount {
-            name: WORKSPACE_VOLUME.to_string(),
-            mount_path: script::WORKSPACE.to_string(),
-            ..core::VolumeMount::default()
-        }]),
+        volume_mounts: Some(mounts(setting)),
         ..core::Container::default()
     }
+}
+
+/// The workspace, and what is configured beside it.
+fn mounts(setting: &Setting<'_>) -> Vec<core::VolumeMount> {
+    let mut mounts = vec![core::VolumeMount {
+        name: WORKSPACE_VOLUME.to_string(),
+        mount_path: script::WORKSPACE.to_string(),
+        ..core::VolumeMount::default()
+    }];
+    mounts.extend_from_slice(setting.job.volumes.mounts.items());
+    mounts
 }
 
 fn quantities(cpu: &Option<String>, memory: &Option<String>) -> Option<BTreeMap<String, Quantity>> {
@@ -236,14 +276,47 @@ fn quantities(cpu: &Option<String>, memory: &Option<String>) -> Option<BTreeMap<
     (!quantities.is_empty()).then_some(quantities)
 }
 
+/// A directory of the node; or a claim that the cluster itself makes with the
+/// pod and removes with it, so that none is ever left behind.
 fn workspace_volume(setting: &Setting<'_>) -> core::Volume {
-    core::Volume {
+    let size = Quantity(setting.job.volumes.size.clone());
+    let volume = core::Volume {
         name: WORKSPACE_VOLUME.to_string(),
-        empty_dir: Some(core::EmptyDirVolumeSource {
-            medium: None,
-            size_limit: Some(Quantity(setting.job.volume_size.clone())),
-        }),
         ..core::Volume::default()
+    };
+    if !setting.job.volumes.is_claim {
+        return core::Volume {
+            empty_dir: Some(core::EmptyDirVolumeSource {
+                medium: None,
+                size_limit: Some(size),
+            }),
+            ..volume
+        };
+    }
+    let claim = core::PersistentVolumeClaimSpec {
+        access_modes: Some(vec!["ReadWriteOnce".to_string()]),
+        resources: Some(core::VolumeResourceRequirements {
+            requests: Some([("storage".to_string(), size)].into()),
+            limits: None,
+        }),
+        ..core::PersistentVolumeClaimSpec::default()
+    };
+    core::Volume {
+        ephemeral: Some(core::EphemeralVolumeSource {
+            volume_claim_template: Some(core::PersistentVolumeClaimTemplate {
+                metadata: Some(claim_metadata(setting)),
+                spec: claim,
+            }),
+        }),
+        ..volume
+    }
+}
+
+/// The labels by which everything of a job is found.
+fn claim_metadata(setting: &Setting<'_>) -> ObjectMeta {
+    ObjectMeta {
+        labels: Some([(RUN_LABEL.to_string(), setting.run.clone())].into()),
+        ..ObjectMeta::default()
     }
 }
 

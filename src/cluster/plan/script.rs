@@ -6,16 +6,16 @@ use crate::job::{Job, Step};
 pub const WORKSPACE: &str = "/job";
 /// Directory of the step scripts, relative to the workspace.
 const SCRIPT_DIR: &str = ".sourcegraph-executor";
+/// Key of the step by which the server applies what earlier steps changed.
+const CACHED_DIFF_KEY: &str = "apply-diff";
 
 /// Path of a step's script, relative to the workspace.
 pub fn path(job: &Job, index: usize) -> String {
     let name = match &job.repository {
         Some(repository) => {
-            format!(
-                "{}@{}",
-                repository.name.replace('/', "_"),
-                repository.commit
-            )
+            // A slash would make directories, and Kubernetes puts variables
+            // in the place of `$(NAME)` in commands.
+            format!("{}@{}", repository.name, repository.commit).replace(['/', '$'], "_")
         }
         None => "no-repository".to_string(),
     };
@@ -38,33 +38,47 @@ pub fn command(job: &Job, index: usize) -> Vec<String> {
 /// The script of a step.
 ///
 /// It first looks whether an earlier step asked to skip this one, then goes
-/// on under bash where the image has it, then runs the commands with tracing
+/// on under bash where the image has it: on the standard path, in `/bin`, or
+/// where the image's own path leads. Then it runs the commands with tracing
 /// and without an end at the first failing line, as the reference does. Only
-/// shell built-ins are used, since an image may have nothing else.
+/// shell built-ins are used, since an image may have nothing else, and no
+/// variable is set but in a subshell, since every name may be the step's.
+///
+/// A step may run as another user than the one that made the workspace. What
+/// such a step makes must be open to the steps after it, and so must what is
+/// made for them by the server's own step that applies a cached diff. Git from
+/// 2.38 on works by the environment that every step has; an older one heeds
+/// only its files when it looks whether a repository may be trusted, so its
+/// user's file gets a line, in a container that nobody uses again.
 pub fn script(step: &Step) -> String {
     let key = single_quoted(&step.key);
     let commands = step.commands.join("\n");
+    let is_owner = match step.key.as_str() {
+        CACHED_DIFF_KEY => "false".to_string(),
+        _ => format!("[ -O {WORKSPACE}/{SCRIPT_DIR} ]"),
+    };
     format!(
         r#"if [ "${{1-}}" != skip-check ]; then
-  if [ -f {WORKSPACE}/skip.json ]; then
-    skip=
-    while IFS= read -r line || [ -n "$line" ]; do skip="$skip$line"; done <{WORKSPACE}/skip.json
-    case "$skip" in
-      *'"nextStep"'*)
-        skip="${{skip#*\"nextStep\"}}"
-        skip="${{skip#*\"}}"
-        skip="${{skip%%\"*}}"
-        step={key}
-        case "$step" in *"$skip") ;; *) exit 0 ;; esac
-        ;;
-    esac
-    unset skip line step
-  fi
-  if command -p -v bash >/dev/null 2>&1; then
-    exec "$(command -p -v bash)" "$0" skip-check
-  elif [ -x /bin/bash ]; then
-    exec /bin/bash "$0" skip-check
-  fi
+  [ -f {WORKSPACE}/skip.json ] && (
+    next=
+    while IFS= read -r line || [ -n "$line" ]; do next=$next$line; done
+    case $next in *'"nextStep"'*) ;; *) exit 1 ;; esac
+    next=${{next#*\"nextStep\"}}
+    next=${{next#*\"}}
+    next=${{next%%\"*}}
+    case {key} in *"$next") exit 1 ;; esac
+  ) <{WORKSPACE}/skip.json && exit 0
+  {is_owner} || umask 0
+  [ -O {WORKSPACE} ] || case "${{HOME-}}" in
+    {WORKSPACE}*) ;;
+    *) printf '\n[safe]\n\tdirectory = *\n' >>"${{HOME-}}/.gitconfig" ;;
+  esac 2>/dev/null
+  set -- "$(
+    exec 2>/dev/null
+    command -p -v bash || {{ [ -x /bin/bash ] && echo /bin/bash; }} || command -v bash
+  )"
+  case $1 in /*) exec "$1" "$0" skip-check ;; esac
+  set --
 fi
 set +e
 set -x
@@ -81,29 +95,61 @@ fn single_quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
     use std::process::Command;
 
     use super::*;
 
-    fn run(shell: &str, key: &str, commands: &[&str], skip: Option<&str>) -> (i32, String) {
-        let dir = tempfile::tempdir().unwrap();
-        let step = Step {
-            key: key.to_string(),
-            image: "image".to_string(),
-            commands: commands.iter().map(|line| line.to_string()).collect(),
-            dir: String::new(),
-            env: Vec::new(),
-        };
-        let workspace = dir.path().to_str().unwrap();
-        let text = script(&step).replace("/job/skip.json", &format!("{workspace}/skip.json"));
-        let file = dir.path().join("step.sh");
-        std::fs::write(&file, text).unwrap();
-        if let Some(skip) = skip {
-            std::fs::write(dir.path().join("skip.json"), skip).unwrap();
+    /// A workspace of ours, and a home beside it.
+    struct Place {
+        dir: tempfile::TempDir,
+    }
+
+    impl Place {
+        fn new() -> Place {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::create_dir_all(dir.path().join("workspace").join(SCRIPT_DIR)).unwrap();
+            std::fs::create_dir(dir.path().join("home")).unwrap();
+            Place { dir }
         }
-        let output = Command::new(shell).arg(&file).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        (output.status.code().unwrap(), text)
+
+        fn workspace(&self) -> PathBuf {
+            self.dir.path().join("workspace")
+        }
+
+        fn gitconfig(&self) -> Option<String> {
+            std::fs::read_to_string(self.dir.path().join("home/.gitconfig")).ok()
+        }
+
+        /// Runs a step; its exit code and standard output.
+        fn run(&self, shell: &str, key: &str, commands: &[&str]) -> (i32, String) {
+            let step = Step {
+                key: key.to_string(),
+                image: "image".to_string(),
+                commands: commands.iter().map(|line| line.to_string()).collect(),
+                dir: String::new(),
+                env: Vec::new(),
+            };
+            let workspace = self.workspace();
+            let text = script(&step).replace(WORKSPACE, workspace.to_str().unwrap());
+            let file = self.dir.path().join("step.sh");
+            std::fs::write(&file, text).unwrap();
+            let output = Command::new(shell)
+                .arg(&file)
+                .env("HOME", self.dir.path().join("home"))
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            (output.status.code().unwrap(), text)
+        }
+    }
+
+    fn run(shell: &str, key: &str, commands: &[&str], skip: Option<&str>) -> (i32, String) {
+        let place = Place::new();
+        if let Some(skip) = skip {
+            std::fs::write(place.workspace().join("skip.json"), skip).unwrap();
+        }
+        place.run(shell, key, commands)
     }
 
     #[test]
@@ -137,11 +183,90 @@ mod tests {
     }
 
     #[test]
+    fn a_step_meets_no_variable_of_ours() {
+        let skip = Some(r#"{"nextStep":"step.2.pre"}"#);
+        assert_eq!(
+            run("/bin/sh", "step.2.pre", &["echo ${next-} ${line-}"], skip),
+            (0, "\n".to_string())
+        );
+    }
+
+    #[test]
+    fn file_names_are_plain() {
+        let job = Job {
+            queue: "batches".to_string(),
+            id: 7,
+            token: None,
+            repository: Some(crate::job::Repository {
+                name: "git.example.org/$(HOME)/cart".to_string(),
+                directory: String::new(),
+                commit: "9c1e".to_string(),
+                fetch_tags: false,
+                shallow: false,
+                sparse_checkout: Vec::new(),
+            }),
+            files: Vec::new(),
+            steps: Vec::new(),
+            has_cli_steps: false,
+            redacted_values: Default::default(),
+            registries: Default::default(),
+        };
+        assert_eq!(
+            path(&job, 2),
+            ".sourcegraph-executor/7.2_git.example.org__(HOME)_cart@9c1e.sh"
+        );
+    }
+
+    #[test]
     fn quotes_in_a_key_do_no_harm() {
         let skip = Some(r#"{"nextStep":"x"}"#);
         assert_eq!(
             run("/bin/sh", "it's $(id)", &["echo ran"], skip),
             (0, String::new())
         );
+    }
+
+    /// The mask that the calling process hands on.
+    fn own_mask() -> String {
+        let output = Command::new("/bin/sh").args(["-c", "umask"]).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    }
+
+    #[test]
+    fn the_owner_of_the_workspace_keeps_its_settings() {
+        let place = Place::new();
+        let result = place.run("/bin/sh", "step.0.run", &["umask"]);
+        assert_eq!(result, (0, own_mask()));
+        assert_eq!(place.gitconfig(), None);
+    }
+
+    #[test]
+    fn other_users_work_for_everyone() {
+        for shell in ["/bin/sh", "/bin/bash"] {
+            let place = Place::new();
+            // What is not there is nobody's, so not ours either.
+            std::fs::remove_dir_all(place.workspace()).unwrap();
+            std::fs::write(place.dir.path().join("home/.gitconfig"), "[a]\n\tb = c").unwrap();
+            let commands = ["umask; git config a.b; git config --global safe.directory"];
+            let (code, text) = place.run(shell, "step.0.run", &commands);
+            assert_eq!((code, text.as_str()), (0, "0000\nc\n*\n"), "{shell}");
+        }
+    }
+
+    #[test]
+    fn a_home_that_cannot_be_written_does_no_harm() {
+        let place = Place::new();
+        std::fs::remove_dir_all(place.workspace()).unwrap();
+        std::fs::remove_dir(place.dir.path().join("home")).unwrap();
+        let result = place.run("/bin/sh", "step.0.run", &["echo on"]);
+        assert_eq!(result, (0, "on\n".to_string()));
+    }
+
+    #[test]
+    fn a_cached_diff_is_applied_for_everyone() {
+        let place = Place::new();
+        let result = place.run("/bin/sh", "apply-diff", &["umask"]);
+        assert_eq!(result, (0, "0000\n".to_string()));
+        assert_eq!(place.gitconfig(), None);
     }
 }

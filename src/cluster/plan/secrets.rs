@@ -59,7 +59,8 @@ pub fn secrets(job: &Job, setting: &Setting<'_>, environments: &[Environment]) -
         let name = environment_secret(&setting.run);
         objects.push(secret(job, setting, &name, hidden, None));
     }
-    let registry = job.docker_config.as_ref().map(|config| {
+    let config = job.registries.docker_config(&setting.job.registries);
+    let registry = config.map(|config| {
         let name = format!("{}-registry", setting.run);
         let data = [(
             ".dockerconfigjson".to_string(),

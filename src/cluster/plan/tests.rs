@@ -1,13 +1,16 @@
 //! Every field of every object of a plan.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Value, json};
 
+use crate::cluster::fragments::{Mounts, Volumes};
 use crate::cluster::plan::{Plan, Setting, plan};
-use crate::config::{JobSettings, Resources};
-use crate::job::{FileSource, Job, Repository, Secret, Step, WorkspaceFile};
+use crate::config::{JobSettings, Placement, Resources, VolumeSettings};
+use crate::job::{FileSource, Job, Registries, Repository, Secret, Step, WorkspaceFile};
+use crate::logs::redact::Redactions;
 use crate::workspace::spec::WorkspaceSpec;
 
 const RUN: &str = "sg-executor-job-batches-17-0a1b2c3d";
@@ -22,11 +25,22 @@ fn settings() -> JobSettings {
             request_cpu: Some("500m".to_string()),
             request_memory: Some("1Gi".to_string()),
         },
-        volume_size: "5Gi".to_string(),
+        placement: Placement::default(),
+        volumes: VolumeSettings {
+            is_claim: false,
+            size: "5Gi".to_string(),
+            additional: Volumes::default(),
+            mounts: Mounts::default(),
+        },
+        job_annotations: BTreeMap::new(),
+        pod_annotations: BTreeMap::new(),
+        host_network: false,
         workspace_image: None,
         pull_secrets: vec!["registry-b".to_string(), "registry-a".to_string()],
         pull_policy: "IfNotPresent".to_string(),
+        registries: Registries::default(),
         git_ca_certificate: None,
+        is_restricted: false,
         run_as_user: None,
         run_as_group: None,
         fs_group: None,
@@ -81,8 +95,12 @@ fn job() -> Job {
         ],
         has_cli_steps: false,
         redacted_values: [("walnut".to_string(), "hidden".to_string())].into(),
-        docker_config: None,
+        registries: Registries::default(),
     }
+}
+
+fn registries(auths: Value) -> Registries {
+    Registries::new(auths.as_object().unwrap().clone())
 }
 
 fn owner() -> OwnerReference {
@@ -107,6 +125,7 @@ fn planned(job: &Job, settings: &JobSettings) -> Plan {
             workspace_image: "sourcegraph/executor:1",
             workspace_pull_secrets: &["own".to_string(), "registry-a".to_string()],
             owner: Some(&owner()),
+            redactions: &Redactions::new(&job.redacted_values),
             run: RUN.to_string(),
         },
     )
@@ -253,7 +272,7 @@ fn every_field_of_the_job_is_planned() {
 #[test]
 fn every_field_of_the_secrets_is_planned() {
     let job = Job {
-        docker_config: Some(Secret::new("{\"auths\":{}}")),
+        registries: registries(json!({"a.example.org": {"auth": "eA=="}})),
         ..job()
     };
     let plan = planned(&job, &settings());
@@ -270,6 +289,8 @@ fn every_field_of_the_secrets_is_planned() {
         packed.is_some(),
         "the first Secret carries the specification"
     );
+    // {"auths":{"a.example.org":{"auth":"eA=="}}}
+    let config = "eyJhdXRocyI6eyJhLmV4YW1wbGUub3JnIjp7ImF1dGgiOiJlQT09In19fQ==";
     assert_eq!(
         Value::from(secrets),
         json!([
@@ -280,7 +301,7 @@ fn every_field_of_the_secrets_is_planned() {
              "metadata": metadata(&format!("{RUN}-env"))},
             {"apiVersion": "v1", "kind": "Secret", "immutable": true,
              "type": "kubernetes.io/dockerconfigjson",
-             "data": {".dockerconfigjson": "eyJhdXRocyI6e319"},
+             "data": {".dockerconfigjson": config},
              "metadata": metadata(&format!("{RUN}-registry"))},
         ])
     );
@@ -367,6 +388,21 @@ fn no_secret_is_in_the_job() {
     for secret in ["walnut", "job-token"] {
         assert!(!text.contains(secret), "{secret} is in {text}");
     }
+}
+
+#[test]
+fn a_value_is_hidden_once_for_all_steps() {
+    let steps = vec![
+        step("step.0.pre", "i", "", &[("A", "walnut"), ("B", "a walnut")]),
+        step("step.0.post", "i", "", &[("B", "walnut")]),
+    ];
+    let plan = planned(&Job { steps, ..job() }, &settings());
+    let secret = plan.secrets.last().unwrap();
+    let keys: Vec<&String> = secret.data.as_ref().unwrap().keys().collect();
+    assert_eq!(keys, ["step-0.0", "step-0.1"]);
+    let pod = plan.job.spec.unwrap().template.spec.unwrap();
+    let last = serde_json::to_value(&pod.containers[0].env.as_ref().unwrap()[0]).unwrap();
+    assert_eq!(last["valueFrom"]["secretKeyRef"]["key"], "step-0.0");
 }
 
 #[test]

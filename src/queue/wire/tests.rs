@@ -2,17 +2,34 @@
 
 use serde_json::json;
 
+use super::heartbeat::{HeartbeatAnswer, HeartbeatJobs};
 use super::*;
+use crate::job::JobKey;
+
+fn one() -> Queues {
+    Queues::One("batches".to_string())
+}
+
+fn several() -> Queues {
+    Queues::Several(vec!["batches".to_string(), "codeintel".to_string()])
+}
+
+fn key(queue: &str, id: i64) -> JobKey {
+    JobKey {
+        queue: queue.to_string(),
+        id,
+    }
+}
 
 fn job(value: Value) -> Job {
-    match read_job("batches", value.to_string().as_bytes()) {
+    match read_job(&one(), value.to_string().as_bytes()) {
         Ok(Dequeued::Job(job)) => *job,
         other => panic!("{value} was read as {other:?}"),
     }
 }
 
 fn problem(value: Value) -> String {
-    match read_job("batches", value.to_string().as_bytes()) {
+    match read_job(&one(), value.to_string().as_bytes()) {
         Ok(Dequeued::Malformed(malformed)) => malformed.problem,
         other => panic!("{value} was read as {other:?}"),
     }
@@ -29,7 +46,8 @@ fn the_smallest_job_is_read() {
     assert_eq!(job.id, 1);
     assert_eq!(job.queue, "batches");
     assert_eq!(job.token, Some(Secret::new("t")));
-    assert!(job.steps.is_empty() && job.files.is_empty() && job.docker_config.is_none());
+    assert!(job.steps.is_empty() && job.files.is_empty());
+    assert_eq!(job.registries, Registries::default());
 }
 
 #[test]
@@ -145,32 +163,89 @@ fn wrong_values_are_not_repeated() {
 #[test]
 fn without_an_id_nothing_can_be_reported() {
     for body in [&b"{}"[..], b"{\"id\":\"x\"}", b"[]", b"<html>", b""] {
-        assert!(read_job("batches", body).is_err());
+        assert!(read_job(&one(), body).is_err());
     }
 }
 
 #[test]
 fn heartbeat_answers_of_all_servers_are_read() {
     let both = HeartbeatAnswer {
-        known: [17, 18].into(),
-        cancel: [18].into(),
+        known: [key("batches", 17), key("batches", 18)].into(),
+        cancel: [key("batches", 18)].into(),
     };
     for body in [
         r#"{"knownIds":["17","18"],"cancelIds":["18"]}"#,
         r#"{"knownIDs":[17,18],"cancelIDs":[18]}"#,
         r#"{"knownIds":["17-batches","18-batches"],"cancelIds":["18-batches"]}"#,
     ] {
-        assert_eq!(HeartbeatAnswer::parse(body.as_bytes()), Ok(both.clone()));
+        assert_eq!(
+            HeartbeatAnswer::parse(&one(), body.as_bytes()),
+            Ok(both.clone())
+        );
     }
     let bare = HeartbeatAnswer {
-        known: [17].into(),
+        known: [key("batches", 17)].into(),
         cancel: [].into(),
     };
-    assert_eq!(HeartbeatAnswer::parse(b"[17]"), Ok(bare));
+    assert_eq!(HeartbeatAnswer::parse(&one(), b"[17]"), Ok(bare));
     let none = r#"{"knownIds":null,"cancelIds":null}"#;
     assert_eq!(
-        HeartbeatAnswer::parse(none.as_bytes()),
+        HeartbeatAnswer::parse(&one(), none.as_bytes()),
         Ok(HeartbeatAnswer::default())
     );
-    assert!(HeartbeatAnswer::parse(b"\"ok\"").is_err());
+    assert!(HeartbeatAnswer::parse(&one(), b"\"ok\"").is_err());
+}
+
+#[test]
+fn jobs_of_several_queues_name_theirs() {
+    let read = |body: Value| read_job(&several(), body.to_string().as_bytes());
+    match read(json!({"id": 5, "queue": "codeintel"})) {
+        Ok(job) => assert_eq!(job.ticket().key(), key("codeintel", 5)),
+        Err(problem) => panic!("{problem}"),
+    }
+    for body in [json!({"id": 5}), json!({"id": 5, "queue": "other"})] {
+        let problem = read(body).unwrap_err();
+        assert!(problem.contains("no `queue`"), "{problem}");
+    }
+}
+
+#[test]
+fn heartbeats_have_a_form_for_each_manner() {
+    let jobs = [key("batches", 2), key("batches", 10), key("codeintel", 2)];
+    let form = |queues: &Queues, jobs: &[JobKey]| {
+        serde_json::to_value(HeartbeatJobs::new(queues, jobs)).unwrap()
+    };
+    assert_eq!(form(&one(), &jobs[..2]), json!({"jobIds": [2, 10]}));
+    assert_eq!(form(&one(), &[]), json!({"jobIds": []}));
+    assert_eq!(
+        form(&several(), &jobs),
+        json!({"queueNames": ["batches", "codeintel"], "jobIdsByQueue": [
+            {"queueName": "batches", "jobIds": ["2", "10"]},
+            {"queueName": "codeintel", "jobIds": ["2"]},
+        ]})
+    );
+    assert_eq!(
+        form(&several(), &[]),
+        json!({"queueNames": ["batches", "codeintel"]})
+    );
+}
+
+#[test]
+fn answers_for_several_queues_name_both() {
+    let body = r#"{"knownIds":["17-batches","17-codeintel"],"cancelIds":["17-codeintel"]}"#;
+    let answer = HeartbeatAnswer::parse(&several(), body.as_bytes()).unwrap();
+    assert_eq!(answer.known.len(), 2);
+    assert_eq!(answer.cancel, [key("codeintel", 17)].into());
+    assert!(HeartbeatAnswer::parse(&several(), br#"{"knownIds":["17"]}"#).is_err());
+}
+
+#[test]
+fn empty_credentials_are_none() {
+    for config in [json!({}), json!({"auths": {}}), json!(null)] {
+        let job = job(json!({"id": 1, "dockerAuthConfig": config}));
+        assert_eq!(job.registries, Registries::default());
+    }
+    let text = problem(json!({"id": 1, "dockerAuthConfig": {"auths": "walnut"}}));
+    assert!(text.contains("`dockerAuthConfig.auths`"), "{text}");
+    assert!(!text.contains("walnut"), "{text}");
 }
