@@ -140,6 +140,13 @@ fn faults_of_the_configuration_come_alone() {
 }
 
 #[test]
+fn variables_that_change_nothing_are_warned_of() {
+    let stage = stage(&[]);
+    let executor = stage.executor().env("EXECUTOR_USE_FIRECRACKER", "true");
+    validate(executor).assert_warned("configuration", &["EXECUTOR_USE_FIRECRACKER"]);
+}
+
+#[test]
 fn a_wrong_token_names_the_site_setting() {
     let stage = stage(&[]);
     for name in ["", "somebody"] {

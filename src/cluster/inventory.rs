@@ -77,6 +77,8 @@ pub enum LimitKind {
     Container,
     /// A pod, all its containers together.
     Pod,
+    /// Each claim of a volume.
+    Claim,
     /// Something that jobs do not make.
     Other,
 }

@@ -42,6 +42,10 @@ fn broken_by(item: &LimitItem, need: &Need) -> Option<Finding> {
             let broken = first_broken(item, &need.limits(), &need.requests())?;
             Some(broken.finding(range, "the pod"))
         }
+        LimitKind::Claim => need.claims.iter().find_map(|size| {
+            let size = Sums::from([("storage".to_string(), *size)]);
+            Some(first_broken(item, &size, &size)?.finding(range, "the volume"))
+        }),
         LimitKind::Other => None,
     }
 }
@@ -252,6 +256,20 @@ mod tests {
         let found = judged(default, &[], &[("memory", "2Gi")]);
         assert_eq!(found.state, State::Failed, "{found}");
         assert!(found.result.contains("limit of 1Gi memory"), "{found}");
+    }
+
+    #[test]
+    fn claims_have_bounds_of_their_own() {
+        let mut item = item(LimitKind::Claim);
+        item.max = amounts(&[("storage", "4Gi")]);
+        let mut demand = demand(&[], &[]);
+        demand.claims = vec!["5Gi".to_string()];
+        let found = judge(&Ok(vec![item]), &Need::new(&demand, &[]), "executor");
+        assert!(found.result.contains("above the maximum of 4Gi"), "{found}");
+        assert!(
+            found.advice.contains("KUBERNETES_JOB_VOLUME_SIZE"),
+            "{found}"
+        );
     }
 
     #[test]

@@ -97,9 +97,15 @@ fn a_namespace_that_enforces_restricted_is_told_of() {
     // This silences the server's warning, and pods are refused all the same.
     label(&stage, &["warn=privileged"]);
     validate(stage.executor()).assert_failed("pod security", &parts);
+    let restricted = stage.executor().env("EXECUTOR_POD_SECURITY", "restricted");
+    let verdict = validate(restricted);
+    verdict.assert(0, "ok       pod security: ", &["enforces restricted"]);
     label(&stage, &["enforce=baseline", "warn=restricted"]);
     let verdict = validate(stage.executor());
     verdict.assert(0, "ok       pod security: ", &["enforces baseline"]);
+    let host = stage.executor().env("KUBERNETES_JOB_HOST_NETWORK", "true");
+    let parts = ["enforces baseline and will refuse", "Remove host networks"];
+    validate(host).assert_failed("pod security", &parts);
 }
 
 #[test]
@@ -112,6 +118,8 @@ fn a_warning_without_labels_is_a_question() {
         "EXECUTOR_POD_SECURITY=restricted",
     ];
     validate(stage.executor()).assert_unknown("pod security", &parts);
+    let restricted = stage.executor().env("EXECUTOR_POD_SECURITY", "restricted");
+    validate(restricted).assert(0, "ok       pod security: ", &["warns of nothing"]);
 }
 
 fn quota(hard: Value) -> Value {
@@ -234,6 +242,17 @@ fn nodes_too_small_for_a_job_are_warned_of() {
         .env("EXECUTOR_KUBERNETES_RESOURCE_LIMIT_MEMORY", "900Ti");
     let parts = ["is large enough", "a job requests 900Ti memory"];
     validate(executor).assert_warned("nodes", &parts);
+}
+
+#[test]
+fn claims_are_asked_for_their_storage_class() {
+    let stage = stage(&[]);
+    let executor = || stage.executor().env("KUBERNETES_JOB_VOLUME_TYPE", "pvc");
+    let look = ["may not list storageclasses", "kubectl get storageclasses"];
+    validate(executor()).assert_unknown("storage class", &look);
+    let admin = kubeconfig().to_str().unwrap();
+    let admin = executor().env("EXECUTOR_KUBERNETES_CONFIG_PATH", admin);
+    validate(admin).assert(0, "ok       storage class: ", &["is the default"]);
 }
 
 #[test]

@@ -271,6 +271,7 @@ fn limits(range: core::LimitRange) -> Vec<LimitItem> {
             kind: match item.type_.as_str() {
                 "Container" => LimitKind::Container,
                 "Pod" => LimitKind::Pod,
+                "PersistentVolumeClaim" => LimitKind::Claim,
                 _ => LimitKind::Other,
             },
             min: amounts(item.min),
