@@ -145,16 +145,14 @@ impl Security<'_> {
     fn warned(&self, text: &str) -> Finding {
         let why = match self.labels {
             None => "this account may not read the labels of the namespace",
-            Some(_) => "the namespace has no enforce label, and the default is not to be seen",
+            Some(_) => "the namespace has no enforce label, and the default cannot be seen",
         };
         Finding::unknown(
             SECURITY,
+            format!("{why}, and the API server warns of the Job: {text}"),
             format!(
-                "the API server warns, and whether it would refuse is not to be seen, as {why}: {text}"
-            ),
-            format!(
-                "Look: {}; if {LABELS}enforce is that level, set EXECUTOR_POD_SECURITY=restricted, \
-                 and if only {LABELS}warn is, all is well",
+                "Look: {}; if {LABELS}enforce is that level, pods are refused: set \
+                 EXECUTOR_POD_SECURITY=restricted; if only {LABELS}warn is, all is well",
                 self.look()
             ),
         )

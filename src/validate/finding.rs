@@ -155,15 +155,12 @@ impl<'a> Report<'a> {
 
     /// Sums up. True if nothing failed and everything could be written.
     pub(super) fn finish(mut self) -> bool {
-        let checks = |count| match count {
-            1 => "1 check".to_string(),
-            count => format!("{count} checks"),
-        };
         let summary = match (self.failed, self.unknown) {
             (0, 0) => "Jobs can run.".to_string(),
             (0, 1) => "Jobs can run. 1 check is unknown.".to_string(),
-            (0, unknown) => format!("Jobs can run. {} are unknown.", checks(unknown)),
-            (failed, _) => format!("Jobs cannot run: {} failed.", checks(failed)),
+            (0, unknown) => format!("Jobs can run. {unknown} checks are unknown."),
+            (1, _) => "Jobs cannot run: 1 check failed.".to_string(),
+            (failed, _) => format!("Jobs cannot run: {failed} checks failed."),
         };
         self.line(&summary);
         self.failed == 0 && self.written.is_ok()

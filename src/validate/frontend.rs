@@ -56,7 +56,8 @@ fn other(status: u16, location: Option<&str>, text: &str, settings: &QueueSettin
             return Finding::failed(
                 SUBJECT,
                 format!("{url} redirects to {location}, and credentials are not sent elsewhere"),
-                "Set EXECUTOR_FRONTEND_URL to the scheme and host of that address",
+                "Set EXECUTOR_FRONTEND_URL to the scheme and host of that address; if it is a \
+                 login page, let the proxy pass /.executors without one",
             );
         }
         (401 | 403, _) => return refused(url, settings.username.is_some()),

@@ -70,11 +70,15 @@ pub fn refuse(errors: &ConfigErrors, out: &mut dyn Write) -> bool {
 }
 
 fn configuration(config: &Config) -> Finding {
+    let jobs = match config.workers {
+        1 => "1 job".to_string(),
+        count => format!("{count} jobs"),
+    };
     Finding::ok(
         "configuration",
         format!(
-            "{}, {} jobs at once, in namespace {}",
-            config.queue.queues, config.workers, config.cluster.namespace
+            "{}, {jobs} at once, in namespace {}",
+            config.queue.queues, config.cluster.namespace
         ),
     )
 }
@@ -123,7 +127,8 @@ fn unreachable(error: &ClusterError, server: &str) -> Finding {
     let (result, advice) = match &error.kind {
         ClusterErrorKind::Configuration(_) => (
             error.to_string(),
-            "Correct the kubeconfig; inside of a cluster, give the Pod a service account",
+            "Correct the kubeconfig; inside of a cluster, let the Pod mount the token \
+             of a service account (automountServiceAccountToken)",
         ),
         ClusterErrorKind::Unreachable(cause) => (
             format!("no answer from the Kubernetes API at {server}: {cause}"),
@@ -276,5 +281,55 @@ fn image(settings: &JobSettings, own_pod: Option<&OwnPod>) -> Finding {
             format!("{image}, as there is no Pod of our own to read another one from"),
             "Set EXECUTOR_WORKSPACE_IMAGE to this executor's image, by a name that nodes can pull",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::validate::finding::State;
+
+    #[test]
+    fn old_servers_are_warned_of() {
+        for (minor, state) in [(19, State::Warning), (20, State::Ok), (34, State::Ok)] {
+            let version = ServerVersion {
+                name: format!("v1.{minor}.1"),
+                minor,
+            };
+            let found = reached(&version, "https://10.96.0.1");
+            assert_eq!(found.state, state, "{found}");
+            assert!(found.result.contains(&version.name), "{found}");
+        }
+    }
+
+    #[test]
+    fn the_workspace_image_comes_from_somewhere() {
+        let settings = |image: &str| {
+            let config = Config::from_lookup(|name| {
+                let value = match name {
+                    "EXECUTOR_QUEUE_NAME" => "batches",
+                    "EXECUTOR_FRONTEND_URL" => "http://sourcegraph.example.org",
+                    "EXECUTOR_FRONTEND_PASSWORD" => "hunter2",
+                    "EXECUTOR_WORKSPACE_IMAGE" => image,
+                    _ => return None,
+                };
+                Some(value.to_string())
+            });
+            config.unwrap().job
+        };
+        let pod = OwnPod {
+            image: "registry.example.org/executor:1".to_string(),
+            pull_secrets: Vec::new(),
+            owner: Default::default(),
+        };
+        for (configured, pod, state, expected) in [
+            ("mine", Some(&pod), State::Ok, "mine, by"),
+            ("", Some(&pod), State::Ok, "executor:1, the one of this Pod"),
+            ("", None, State::Warning, "sourcegraph/executor:"),
+        ] {
+            let found = image(&settings(configured), pod);
+            assert_eq!(found.state, state, "{found}");
+            assert!(found.result.contains(expected), "{found}");
+        }
     }
 }

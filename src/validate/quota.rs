@@ -107,11 +107,11 @@ fn judge_one(quota: &Quota, jobs: &Jobs<'_>) -> Finding {
     let bound = format!("{resource} is {}", shown(resource, room.hard));
     let each = format!("a job takes {}", shown(resource, room.each));
     let used = format!("{} in use", shown(resource, room.used));
-    let more = format!("Raise {resource} in ResourceQuota {name}");
+    let more = format!("raise {resource} in ResourceQuota {name}");
     if room.ever == 0 {
         let advice = match variables(resource) {
-            "" => more,
-            variable => format!("{more}, or lower {variable}"),
+            "" => format!("To make room, {more}"),
+            variable => format!("Lower {variable}, or {more}"),
         };
         let result = format!("{name} has no room for a job, even when empty: {bound}, {each}");
         return Finding::failed(SUBJECT, result, advice);
@@ -120,22 +120,22 @@ fn judge_one(quota: &Quota, jobs: &Jobs<'_>) -> Finding {
         return Finding::warning(
             SUBJECT,
             format!("{name} has no room for a job now: {bound} with {used}, {each}"),
-            format!("Wait until others end, or: {more}"),
+            format!("Wait until others end, or {more}"),
         );
     }
     if room.now < wanted {
         return Finding::warning(
             SUBJECT,
             format!(
-                "{name} has room for {} of {wanted} jobs: {bound} with {used}, {each}",
+                "{name} has room for {} of {wanted} jobs at once: {bound} with {used}, {each}",
                 room.now
             ),
-            format!("Lower EXECUTOR_MAX_NUM_JOBS, or: {more}"),
+            format!("Lower EXECUTOR_MAX_NUM_JOBS, or {more}"),
         );
     }
     Finding::ok(
         SUBJECT,
-        format!("{name} has room for {wanted} jobs: {bound} with {used}, {each}"),
+        format!("{name} has room for all jobs at once: {bound} with {used}, {each}"),
     )
 }
 
@@ -251,7 +251,11 @@ mod tests {
         );
         let found = finding(quota(&all, &[("pods", "7"), ("requests.memory", "1Gi")]));
         assert_eq!(found.state, State::Warning, "{found}");
-        assert!(found.result.contains("room for 3 of 4 jobs: pods is 10"));
+        assert!(
+            found
+                .result
+                .contains("room for 3 of 4 jobs at once: pods is 10")
+        );
     }
 
     #[test]

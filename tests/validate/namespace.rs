@@ -197,7 +197,7 @@ fn a_quota_for_fewer_jobs_says_how_many() {
         .namespace
         .create(&quota(json!({"pods": "3", "requests.memory": "1Gi"})));
     let parts = [
-        "team has room for 3 of 4 jobs: pods is 3",
+        "team has room for 3 of 4 jobs at once: pods is 3",
         "EXECUTOR_MAX_NUM_JOBS",
     ];
     validate(stage.executor()).assert_warned("quota", &parts);

@@ -21,7 +21,7 @@ use kube_client::{Client, Resource};
 use serde::Serialize;
 
 use crate::cluster::client::{KubeCluster, OwnPod, outcome, own_pod};
-use crate::cluster::error::ClusterError;
+use crate::cluster::error::{ClusterError, ClusterErrorKind};
 use crate::cluster::inventory::{
     LimitItem, LimitKind, Node, Permission, Quota, Scope, ServerVersion, amounts,
 };
@@ -229,6 +229,13 @@ impl Inspector<'_> {
     ) -> Result<T, ClusterError> {
         let left = self.until.saturating_duration_since(Instant::now());
         let limit = left.min(CALL_TIMEOUT);
+        if limit.is_zero() {
+            let cause = "the time for all checks was over before".to_string();
+            return Err(ClusterError {
+                call: call.to_string(),
+                kind: ClusterErrorKind::Unreachable(cause),
+            });
+        }
         let answer = self.cluster.wait(limit, future);
         outcome(call.to_string(), limit, answer)
     }
@@ -312,6 +319,8 @@ fn refusal(code: u16, body: &[u8]) -> kube_client::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ClusterSettings;
+    use crate::metrics::Metrics;
 
     #[test]
     fn warnings_lose_their_frame() {
@@ -328,6 +337,35 @@ mod tests {
         assert_eq!(leading_number("34"), 34);
         assert_eq!(leading_number("29+"), 29);
         assert_eq!(leading_number(""), 0);
+    }
+
+    #[test]
+    fn questions_end_with_their_time() {
+        // It takes connections and says nothing.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kubeconfig");
+        let config = serde_json::json!({
+            "current-context": "test",
+            "clusters": [{"name": "test", "cluster": {
+                "server": format!("http://{}", silent.local_addr().unwrap()),
+            }}],
+            "users": [{"name": "test", "user": {}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        });
+        std::fs::write(&file, config.to_string()).unwrap();
+        let settings = ClusterSettings {
+            namespace: "executor".to_string(),
+            config_path: Some(file),
+        };
+        let cluster = KubeCluster::new(&settings, &Metrics::new(&[]).cluster).unwrap();
+        for (limit, expected) in [
+            (Duration::from_millis(100), "no answer in"),
+            (Duration::ZERO, "the time for all checks was over"),
+        ] {
+            let error = cluster.inspect(limit).version().unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        }
     }
 
     #[test]
