@@ -443,7 +443,10 @@ fn silence(error: &ureq::Error) -> TokenAnswer {
         }
         _ => Silence::Other,
     };
-    let cause = error.to_string();
+    let cause = match kind {
+        Silence::TimedOut => format!("nothing came in {TOKEN_TIMEOUT:?}"),
+        _ => error.to_string(),
+    };
     TokenAnswer::Silence { kind, cause }
 }
 

@@ -102,7 +102,7 @@ impl Security<'_> {
                 Finding::ok(SECURITY, "the API server warns of nothing")
             }
             (None, None) => self.not_seen(
-                "this account may not read the namespace, and there was no answer to a Job to \
+                "the labels of the namespace cannot be read, and there was no answer to a Job to \
                  judge by",
                 &self.look(),
             ),
@@ -144,7 +144,7 @@ impl Security<'_> {
     /// A warning, and nothing to tell whether a refusal will follow.
     fn warned(&self, text: &str) -> Finding {
         let why = match self.labels {
-            None => "this account may not read the labels of the namespace",
+            None => "the labels of the namespace cannot be read",
             Some(_) => "the namespace has no enforce label, and the default cannot be seen",
         };
         Finding::unknown(

@@ -73,23 +73,44 @@ fn upside_down(need: &Need) -> Option<Finding> {
 /// A bound that is not kept.
 struct Broken {
     resource: String,
-    /// Where the value belongs that has to change: `limits` or `requests`.
-    part: &'static str,
+    breach: Breach,
+}
+
+/// How a bound is not kept.
+struct Breach {
     /// What is wrong, after the name of the container.
     problem: String,
+    /// What to do with the value: `Set`, `Lower` or `Raise`.
+    remedy: &'static str,
+    /// Where the value belongs: `limits` or `requests`.
+    part: &'static str,
+}
+
+impl Breach {
+    fn new(part: &'static str, remedy: &'static str, problem: String) -> Option<Breach> {
+        Some(Breach {
+            problem,
+            remedy,
+            part,
+        })
+    }
 }
 
 impl Broken {
     fn finding(&self, range: &str, subject: &str) -> Finding {
-        let change = match variables(&format!("{}.{}", self.part, self.resource)) {
+        let Breach {
+            problem,
+            remedy,
+            part,
+        } = &self.breach;
+        let advice = match variables(&format!("{part}.{}", self.resource)) {
             "" => format!("Change LimitRange {range}"),
-            variable => format!("Change {variable}, or LimitRange {range}"),
+            variable => format!("{remedy} {variable}, or change LimitRange {range}"),
         };
-        let problem = &self.problem;
         Finding::failed(
             SUBJECT,
             format!("{range} refuses jobs: {subject} {problem}"),
-            change,
+            advice,
         )
     }
 }
@@ -103,7 +124,7 @@ struct Share {
 
 /// The first bound of an item that these values do not keep.
 fn first_broken(item: &LimitItem, limits: &Sums, requests: &Sums) -> Option<Broken> {
-    type Check = fn(&str, u128, Share) -> Option<(&'static str, String)>;
+    type Check = fn(&str, u128, Share) -> Option<Breach>;
     let checks: [(&Amounts, Check); 3] = [
         (&item.max, above_max),
         (&item.min, below_min),
@@ -115,60 +136,56 @@ fn first_broken(item: &LimitItem, limits: &Sums, requests: &Sums) -> Option<Brok
                 limit: limits.get(&resource).copied(),
                 request: requests.get(&resource).copied(),
             };
-            let (part, problem) = check(&resource, bound, share)?;
-            Some(Broken {
-                resource,
-                part,
-                problem,
-            })
+            let breach = check(&resource, bound, share)?;
+            Some(Broken { resource, breach })
         })
     })
 }
 
-fn above_max(resource: &str, max: u128, share: Share) -> Option<(&'static str, String)> {
+fn above_max(resource: &str, max: u128, share: Share) -> Option<Breach> {
     let most = shown(resource, max);
     match (share.limit, share.request) {
-        (None, _) => Some((
-            "limits",
-            format!("needs a {resource} limit, {most} at most"),
-        )),
+        (None, _) => {
+            let problem = format!("needs a {resource} limit, {most} at most");
+            Breach::new("limits", "Set", problem)
+        }
         (Some(limit), _) if limit > max => {
             let limit = shown(resource, limit);
             let problem = format!("has a {resource} limit of {limit}, above the maximum of {most}");
-            Some(("limits", problem))
+            Breach::new("limits", "Lower", problem)
         }
         (_, Some(request)) if request > max => {
             let request = shown(resource, request);
             let problem = format!("requests {request} {resource}, above the maximum of {most}");
-            Some(("requests", problem))
+            Breach::new("requests", "Lower", problem)
         }
         _ => None,
     }
 }
 
-fn below_min(resource: &str, min: u128, share: Share) -> Option<(&'static str, String)> {
+fn below_min(resource: &str, min: u128, share: Share) -> Option<Breach> {
     let least = shown(resource, min);
     match (share.limit, share.request) {
         (_, None) => {
             let problem = format!("needs a {resource} request, {least} at least");
-            Some(("requests", problem))
+            Breach::new("requests", "Set", problem)
         }
         (_, Some(request)) if request < min => {
             let request = shown(resource, request);
             let problem = format!("requests {request} {resource}, below the minimum of {least}");
-            Some(("requests", problem))
+            Breach::new("requests", "Raise", problem)
         }
         (Some(limit), _) if limit < min => {
             let limit = shown(resource, limit);
             let problem =
                 format!("has a {resource} limit of {limit}, below the minimum of {least}");
-            Some(("limits", problem))
+            Breach::new("limits", "Raise", problem)
         }
         _ => None,
     }
 }
 
-fn above_ratio(resource: &str, ratio: u128, share: Share) -> Option<(&'static str, String)> {
+fn above_ratio(resource: &str, ratio: u128, share: Share) -> Option<Breach> {
     let most = shown("", ratio);
     let is_zero = |amount: Option<u128>| amount.unwrap_or(0) == 0;
     if is_zero(share.limit) || is_zero(share.request) {
@@ -176,13 +193,15 @@ fn above_ratio(resource: &str, ratio: u128, share: Share) -> Option<(&'static st
             "needs a {resource} request, and a limit of {most} times that at most, neither of \
              them zero"
         );
-        return Some(("requests", problem));
+        return Breach::new("requests", "Set", problem);
     }
     // The ratio is in billionths, too.
     let allowed = ratio.saturating_mul(share.request?);
-    let has = share.limit?.saturating_mul(ONE);
+    if share.limit?.saturating_mul(ONE) <= allowed {
+        return None;
+    }
     let problem = format!("has a {resource} limit of more than {most} times its request");
-    (has > allowed).then_some(("requests", problem))
+    Breach::new("requests", "Raise", problem)
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    JOBS, LIMITS, LOGS, NAMESPACE, PODS, QUOTAS, RELEASED, SECRETS, SEE_SECRETS, Verdict, stage,
-    validate,
+    JOBS, LIMITS, LOGS, NAMESPACE, PODS, QUOTAS, RELEASED, SECRETS, SEE_SECRETS, Verdict,
+    has_pod_security, stage, validate,
 };
 use crate::support::cluster::{Rule, kubeconfig, try_kubectl};
 use crate::support::stage::Stage;
@@ -90,6 +90,9 @@ fn label(stage: &Stage, labels: &[&str]) {
 
 #[test]
 fn a_namespace_that_enforces_restricted_is_told_of() {
+    if !has_pod_security() {
+        return;
+    }
     let stage = stage(&[NAMESPACE]);
     label(&stage, &["enforce=restricted"]);
     let parts = ["enforce=restricted", "EXECUTOR_POD_SECURITY=restricted"];
@@ -110,6 +113,9 @@ fn a_namespace_that_enforces_restricted_is_told_of() {
 
 #[test]
 fn a_warning_without_labels_is_a_question() {
+    if !has_pod_security() {
+        return;
+    }
     let stage = stage(&[]);
     label(&stage, &["enforce=restricted"]);
     let parts = [
@@ -224,7 +230,7 @@ fn a_limit_range_below_the_settings_is_told_of() {
     let parts = [
         "small refuses jobs: container setup-workspace has a memory limit of 512Mi",
         "above the maximum of 256Mi",
-        "EXECUTOR_KUBERNETES_RESOURCE_LIMIT_MEMORY",
+        "Lower EXECUTOR_KUBERNETES_RESOURCE_LIMIT_MEMORY",
     ];
     validate(stage.executor()).assert_failed("limit range", &parts);
 }
