@@ -50,44 +50,25 @@ const RULES: [Rule; 4] = [
     },
 ];
 
-/// What the later checks need to know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Access {
-    /// Whether Jobs may be created.
-    pub(super) creates_jobs: bool,
-    /// Whether Secrets may be created.
-    pub(super) creates_secrets: bool,
-}
-
-impl Access {
-    /// What is supposed where nobody can tell.
-    pub(super) const ALL: Access = Access {
-        creates_jobs: true,
-        creates_secrets: true,
-    };
-}
-
 /// Everything to ask for.
 pub(super) fn permissions() -> Vec<Permission> {
     RULES.iter().flat_map(Rule::permissions).collect()
 }
 
-/// What the answers to `permissions` mean, in the same order.
-pub(super) fn judge(allowed: &[bool], namespace: &str) -> (Vec<Finding>, Access) {
+/// What the answers to `permissions` mean, in the same order; and whether the
+/// objects of a job may be created, which a dry run needs too.
+pub(super) fn judge(allowed: &[bool], namespace: &str) -> (Vec<Finding>, bool) {
     let asked = permissions();
     let may = |resource: &str, verb: &str| {
         let mut answers = asked.iter().zip(allowed);
         answers.any(|(it, allowed)| *allowed && it.resource == resource && it.verb == verb)
     };
-    let access = Access {
-        creates_jobs: may("jobs", "create"),
-        creates_secrets: may("secrets", "create"),
-    };
     if !allowed.contains(&true) {
-        return (vec![nothing(namespace)], access);
+        return (vec![nothing(namespace)], false);
     }
     let findings = RULES.iter().map(|rule| rule.judge(&may, namespace));
-    (findings.collect(), access)
+    let may_create = may("jobs", "create") && may("secrets", "create");
+    (findings.collect(), may_create)
 }
 
 /// What it means that the question itself was refused.
@@ -150,7 +131,7 @@ mod tests {
     use crate::validate::finding::State;
 
     /// What is found when everything but these is allowed.
-    fn without(refused: &[(&str, &str)]) -> (Vec<Finding>, Access) {
+    fn without(refused: &[(&str, &str)]) -> (Vec<Finding>, bool) {
         let permissions = permissions();
         let allowed = permissions
             .iter()
@@ -160,10 +141,10 @@ mod tests {
 
     #[test]
     fn the_released_role_is_enough() {
-        let (findings, access) = without(&[]);
+        let (findings, may_create) = without(&[]);
         assert_eq!(findings.len(), 4);
         assert!(findings.iter().all(|finding| finding.state == State::Ok));
-        assert!(access.creates_jobs && access.creates_secrets);
+        assert!(may_create);
     }
 
     #[test]
@@ -177,7 +158,8 @@ mod tests {
             ("secrets", "create"),
             ("secrets", "delete"),
         ] {
-            let (findings, _) = without(&[(resource, verb)]);
+            let (findings, may_create) = without(&[(resource, verb)]);
+            assert_eq!(may_create, verb != "create", "{resource} {verb}");
             let failed: Vec<_> = findings
                 .iter()
                 .filter(|finding| finding.state == State::Failed)
@@ -203,9 +185,9 @@ mod tests {
     #[test]
     fn nothing_allowed_is_one_finding() {
         let refused = vec![false; permissions().len()];
-        let (findings, access) = judge(&refused, "elsewhere");
+        let (findings, may_create) = judge(&refused, "elsewhere");
         assert_eq!(findings.len(), 1);
         assert!(findings[0].result.contains("namespace elsewhere"));
-        assert_eq!(access, Access::default());
+        assert!(!may_create);
     }
 }

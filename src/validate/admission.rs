@@ -72,7 +72,7 @@ pub(super) struct Security<'a> {
     /// Its labels, if they may be read.
     pub(super) labels: Option<&'a BTreeMap<String, String>>,
     /// What the API server warned of; none if it was not asked.
-    pub(super) warnings: Option<Vec<&'a String>>,
+    pub(super) warnings: Option<&'a [String]>,
     /// Level that the pods of jobs fulfil.
     pub(super) fulfilled: SecurityLevel,
     /// The API server is Kubernetes 1.x.
@@ -82,7 +82,7 @@ pub(super) struct Security<'a> {
 impl Security<'_> {
     /// Whether pods of jobs would be let in.
     pub(super) fn judge(&self) -> Finding {
-        let warnings = self.warnings.iter().flatten();
+        let warnings = self.warnings.into_iter().flatten();
         let mut levels = warnings.filter_map(|text| Some((level_in(text)?, text.as_str())));
         let warned = levels.next();
         let enforced = self.label("enforce");
@@ -208,7 +208,7 @@ mod tests {
         let security = Security {
             namespace: "executor",
             labels: labels.as_ref(),
-            warnings: warnings.as_ref().map(|all| all.iter().collect()),
+            warnings: warnings.as_deref(),
             fulfilled: SecurityLevel::Baseline,
             minor,
         };

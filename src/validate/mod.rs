@@ -30,7 +30,6 @@ use crate::config::{Config, ConfigErrors, JobSettings};
 use crate::daemon::{Place, workspace_image};
 use crate::metrics::Metrics;
 use crate::queue::client::QueueClient;
-use crate::validate::access::Access;
 use crate::validate::admission::{Answer, Security};
 use crate::validate::finding::{Finding, Report};
 use crate::validate::need::Need;
@@ -175,25 +174,26 @@ impl ClusterChecks<'_> {
             report.add(left_out("everything in the namespace", "it does not exist"));
             return;
         }
-        let access = self.access(report);
+        let may_create = self.permissions(report);
         let own_pod = self.own_pod();
         report.add(image(&self.config.job, own_pod.as_ref()));
         let plan = sample::sample(self.config, self.place, own_pod.as_ref());
         let demand = demand(&plan);
         let is_full = self.room(&demand, report);
-        let answers = self.dry_run(&plan, access);
-        match access.creates_jobs || access.creates_secrets {
+        let answers = match may_create {
+            true => self.dry_run(&plan),
+            false => Vec::new(),
+        };
+        match may_create {
             true => report.add_all(admission::judge(&answers, is_full)),
             false => report.add(left_out("dry run", "creating is not allowed")),
         }
         // The Job is the last, and Pod Security speaks of no other object.
-        let job = answers.last().filter(|_| access.creates_jobs);
+        let job = answers.last().and_then(|answer| answer.as_ref().ok());
         let security = Security {
             namespace,
             labels: labels.as_ref().ok(),
-            warnings: job
-                .and_then(|answer| answer.as_ref().ok())
-                .map(|all| all.iter().collect()),
+            warnings: job.map(Vec::as_slice),
             fulfilled: security_level(&plan),
             minor: self.version.minor,
         };
@@ -205,17 +205,18 @@ impl ClusterChecks<'_> {
         &self.config.cluster.namespace
     }
 
-    fn access(&self, report: &mut Report<'_>) -> Access {
+    /// True if nothing speaks against a dry run.
+    fn permissions(&self, report: &mut Report<'_>) -> bool {
         let permissions = access::permissions();
         match self.inspector.allowed(&permissions) {
             Ok(allowed) => {
-                let (findings, access) = access::judge(&allowed, self.namespace());
+                let (findings, may_create) = access::judge(&allowed, self.namespace());
                 report.add_all(findings);
-                access
+                may_create
             }
             Err(error) => {
                 report.add(access::not_told(&error, self.namespace()));
-                Access::ALL
+                true
             }
         }
     }
@@ -245,13 +246,12 @@ impl ClusterChecks<'_> {
         quotas.is_ok_and(|quotas| quota::is_full_of_objects(&quotas, &need))
     }
 
-    /// What the API server says to the objects that may be created.
-    fn dry_run(&self, plan: &Plan, access: Access) -> Vec<Answer> {
-        let secrets = plan.secrets.iter().filter(|_| access.creates_secrets);
+    /// What the API server says to the objects of a job, in the order in which
+    /// they are created.
+    fn dry_run(&self, plan: &Plan) -> Vec<Answer> {
+        let secrets = plan.secrets.iter();
         let secrets = secrets.map(|secret| self.inspector.dry_run_secret(secret));
-        let job = access
-            .creates_jobs
-            .then(|| self.inspector.dry_run_job(&plan.job));
+        let job = std::iter::once_with(|| self.inspector.dry_run_job(&plan.job));
         secrets.chain(job).collect()
     }
 
