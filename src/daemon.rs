@@ -4,25 +4,28 @@
 //! Stop: take no more, wait for the workers up to the drain limit, stop what
 //! is left, last heartbeat, end.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{bounded, select};
+use crossbeam_channel::{Receiver, bounded, select};
 
+use crate::adopt;
 use crate::backoff::{self, Backoff};
+use crate::cluster::client::watch::PodWatch;
 use crate::cluster::client::{KubeCluster, OwnPod};
 use crate::cluster::names::{executor_name, label_value};
-use crate::config::{Config, JobSettings};
+use crate::config::{Config, JobSettings, StatePlace};
 use crate::dequeue::{self, Asking};
 use crate::exit::Exit;
-use crate::heartbeat::{Heartbeat, Registry};
+use crate::heartbeat::{Heartbeat, Registry, Stop};
 use crate::metrics::Metrics;
 use crate::metrics::pages::Health;
 use crate::metrics::server::MetricsServer;
 use crate::pool::Pool;
 use crate::queue::client::QueueClient;
 use crate::shutdown::Shutdown;
+use crate::state::{FoundJob, StateDir};
 use crate::worker::{self, Shared};
 
 /// The image that makes workspaces where our own cannot be found out.
@@ -31,6 +34,13 @@ const DEFAULT_WORKSPACE_IMAGE: &str = concat!("sourcegraph/executor:", env!("CAR
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(90);
 /// How long a forced end waits for objects to be deleted.
 const FORCED_LIMIT: Duration = Duration::from_secs(5);
+/// How long a handover waits for workers to put down what they have.
+const HANDOVER_LIMIT: Duration = Duration::from_secs(10);
+/// No failure to connect keeps us away for longer: jobs of a former process
+/// are given away after 25 s without a heartbeat.
+const CONNECT_BACKOFF_MAX: Duration = Duration::from_secs(8);
+/// Where the released manifests mount a volume.
+const USUAL_STATE_DIR: &str = "/data";
 
 /// What the daemon knows of the place where it runs.
 pub struct Place {
@@ -44,7 +54,6 @@ pub struct Place {
 
 /// Runs until a stop was requested and carried out.
 pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
-    let name = executor_name(&place.host);
     let queues: Vec<&str> = config
         .queue
         .queues
@@ -56,7 +65,14 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
     let health = Health::new(shutdown);
     // Answers until this function returns.
     let _server = serve_metrics(config.metrics_address.as_deref(), &metrics, &health);
-    let queue = QueueClient::new(config.queue.clone(), &name, &metrics);
+    let (state, found) = match open_state(&config, &place) {
+        Ok(opened) => opened,
+        Err(problem) => {
+            log::error!("{problem}.");
+            return Exit::Failed;
+        }
+    };
+    let queue = QueueClient::new(config.queue.clone(), &found.name, &metrics);
     let cluster = match KubeCluster::new(&config.cluster, &metrics.cluster) {
         Ok(cluster) => cluster,
         Err(error) => {
@@ -64,15 +80,55 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
             return Exit::Failed;
         }
     };
-    if !connect(&queue, &cluster, shutdown) {
+    let registry = Registry::default();
+    let adopted = adopt::read(&queue, &registry, state.as_ref(), found.jobs);
+    if !connect_frontend(&queue, &registry, shutdown) {
         return Exit::Clean;
     }
-    health.set_connected();
-    let shared = Arc::new(share(&config, place, name, queue, cluster, metrics));
-    let started = Heartbeat::start(shared.queue.clone(), shared.registry.clone())
-        .and_then(|heartbeat| Ok((heartbeat, start_workers(&shared, config.workers)?)));
-    let (heartbeat, pool) = match started {
-        Ok(started) => started,
+    // Before the cluster answers, since the jobs of a former process must not
+    // fall silent.
+    let heartbeat = match Heartbeat::start(queue.clone(), registry.clone()) {
+        Ok(heartbeat) => heartbeat,
+        Err(error) => {
+            log::error!("Cannot start threads: {error}.");
+            return Exit::Failed;
+        }
+    };
+    let exit = match connect_cluster(&cluster, shutdown) {
+        false => Exit::Clean,
+        true => {
+            health.set_connected();
+            let parts = Parts {
+                name: found.name,
+                queue,
+                cluster,
+                metrics,
+                registry,
+                keeps_state: state.is_some(),
+            };
+            work(&config, place, parts, state.as_ref(), adopted, shutdown)
+        }
+    };
+    heartbeat.stop();
+    exit
+}
+
+/// From the first job to the last.
+fn work(
+    config: &Config,
+    place: Place,
+    parts: Parts,
+    state: Option<&Arc<StateDir>>,
+    adopted: Vec<adopt::Read>,
+    shutdown: &Shutdown,
+) -> Exit {
+    let mut watch = PodWatch::default();
+    let adopted = adopt::assign(&watch, adopted);
+    let instance = label_value(&parts.name);
+    parts.cluster.start_watch(&mut watch, &instance);
+    let shared = Arc::new(share(config, place, parts, watch));
+    let pool = match start_workers(&shared, config.workers) {
+        Ok(pool) => pool,
         Err(error) => {
             log::error!("Cannot start threads: {error}.");
             return Exit::Failed;
@@ -91,10 +147,71 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
             "workers"
         }
     );
-    dequeue_until_stopped(&config, &shared, &pool, shutdown);
-    let exit = drain(&shared, pool, config.drain_timeout, shutdown);
-    heartbeat.stop();
-    exit
+    dequeue_until_stopped(config, &shared, state, adopted, &pool, shutdown);
+    match config.hands_over && shutdown.is_draining() {
+        true => hand_over(&shared, pool, shutdown),
+        false => drain(&shared, pool, config.drain_timeout, shutdown),
+    }
+}
+
+/// What is there before the first job.
+struct Parts {
+    name: String,
+    queue: QueueClient,
+    cluster: KubeCluster,
+    metrics: Metrics,
+    registry: Registry,
+    keeps_state: bool,
+}
+
+/// What a former process left, with a name in any case.
+struct Former {
+    name: String,
+    jobs: Vec<FoundJob>,
+}
+
+/// Opens the state directory, if there is one, and reads what is in it.
+fn open_state(config: &Config, place: &Place) -> Result<(Option<Arc<StateDir>>, Former), String> {
+    let path = match &config.state {
+        StatePlace::Nowhere => None,
+        StatePlace::At(path) => Some(path.as_path()),
+        StatePlace::Usual => Some(Path::new(USUAL_STATE_DIR)).filter(|path| is_writable(path)),
+    };
+    let Some(path) = path else {
+        if config.hands_over {
+            return Err(format!(
+                "EXECUTOR_SHUTDOWN is handover, and there is no state directory: set \
+                 EXECUTOR_STATE_DIR, or make {USUAL_STATE_DIR} writable"
+            ));
+        }
+        let name = executor_name(&place.host);
+        return Ok((
+            None,
+            Former {
+                name,
+                jobs: Vec::new(),
+            },
+        ));
+    };
+    let (state, found) = StateDir::open(path).map_err(|error| error.to_string())?;
+    let name = found.name.unwrap_or_else(|| executor_name(&place.host));
+    if let Err(error) = state.keep_name(&name) {
+        return Err(format!(
+            "cannot write to {}: {error}",
+            state.path().display()
+        ));
+    }
+    log::info!(
+        "State is in {}; {} jobs of a former process.",
+        state.path().display(),
+        found.jobs.len()
+    );
+    let jobs = found.jobs;
+    Ok((Some(state), Former { name, jobs }))
+}
+
+fn is_writable(path: &Path) -> bool {
+    path.is_dir() && rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok()
 }
 
 /// Shows the metrics, if that is wanted and can be: jobs matter more.
@@ -119,22 +236,27 @@ fn serve_metrics(
     }
 }
 
-/// Waits until both sides answer. False if a stop was requested before.
-fn connect(queue: &QueueClient, cluster: &KubeCluster, shutdown: &Shutdown) -> bool {
-    // A heartbeat without jobs is what makes the executor known.
-    let frontend = || {
-        queue
-            .heartbeat(&[])
-            .map(drop)
-            .map_err(|error| error.to_string())
+/// Waits until Sourcegraph answers a heartbeat, which makes the executor known
+/// and tells which jobs of a former process are still ours. False if a stop was
+/// requested before.
+fn connect_frontend(queue: &QueueClient, registry: &Registry, shutdown: &Shutdown) -> bool {
+    let heartbeat = || {
+        let jobs = registry.keys();
+        let answer = queue.heartbeat(&jobs).map_err(|error| error.to_string())?;
+        registry.apply(&jobs, &answer);
+        Ok(())
     };
-    let kubernetes = || cluster.check().map_err(|error| error.to_string());
-    until_it_works("Sourcegraph", frontend, shutdown)
-        && until_it_works("Kubernetes", kubernetes, shutdown)
+    until_it_works("Sourcegraph", heartbeat, shutdown)
+}
+
+/// Waits until Kubernetes answers. False if a stop was requested before.
+fn connect_cluster(cluster: &KubeCluster, shutdown: &Shutdown) -> bool {
+    let check = || cluster.check().map_err(|error| error.to_string());
+    until_it_works("Kubernetes", check, shutdown)
 }
 
 fn until_it_works(what: &str, check: impl Fn() -> Result<(), String>, shutdown: &Shutdown) -> bool {
-    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+    let mut backoff = Backoff::new(Duration::from_secs(1), CONNECT_BACKOFF_MAX);
     loop {
         match check() {
             Ok(()) => return true,
@@ -149,27 +271,23 @@ fn until_it_works(what: &str, check: impl Fn() -> Result<(), String>, shutdown: 
     }
 }
 
-fn share(
-    config: &Config,
-    place: Place,
-    executor_name: String,
-    queue: QueueClient,
-    cluster: KubeCluster,
-    metrics: Metrics,
-) -> Shared {
-    let own_pod = find_own_pod(&cluster, &place);
+fn share(config: &Config, place: Place, parts: Parts, watch: PodWatch) -> Shared {
+    let own_pod = find_own_pod(&parts.cluster, &place);
     let workspace_image = workspace_image(&config.job, own_pod.as_ref());
+    let executor_name = parts.name;
     log::debug!("This is executor {executor_name}; workspaces by image {workspace_image}.");
+    let is_beside = place.namespace.as_deref() == Some(parts.cluster.namespace());
     Shared {
-        watch: cluster.watch_pods(&label_value(&executor_name)),
-        own_pod_owns: place.namespace.as_deref() == Some(cluster.namespace()),
-        registry: Registry::default(),
-        metrics,
+        watch,
+        // Jobs that the next Pod takes over may not go with this one.
+        own_pod_owns: is_beside && !parts.keeps_state,
+        registry: parts.registry,
+        metrics: parts.metrics,
         settings: config.job.clone(),
         password: config.queue.password.clone(),
         spool_dir: place.spool_dir,
-        queue,
-        cluster,
+        queue: parts.queue,
+        cluster: parts.cluster,
         executor_name,
         workspace_image,
         own_pod,
@@ -212,6 +330,8 @@ fn start_workers(shared: &Arc<Shared>, size: usize) -> std::io::Result<Pool<work
 fn dequeue_until_stopped(
     config: &Config,
     shared: &Shared,
+    state: Option<&Arc<StateDir>>,
+    adopted: Vec<worker::Assignment>,
     pool: &Pool<worker::Assignment>,
     shutdown: &Shutdown,
 ) {
@@ -224,13 +344,41 @@ fn dequeue_until_stopped(
                     metrics: &shared.metrics.queue,
                     poll_interval: config.queue.poll_interval,
                     limits: config.limits,
+                    state,
                 };
+                dequeue::resume(adopted, pool, shutdown);
                 dequeue::run(&asking, &shared.registry, pool, shutdown);
             });
         if let Err(error) = thread {
             log::error!("Cannot start the dequeue thread: {error}.");
         }
     });
+}
+
+/// Joins the workers on a thread of its own, which may have to be left behind;
+/// the channel is closed when they have ended.
+fn join(pool: Pool<worker::Assignment>) -> Receiver<()> {
+    let (sender, joined) = bounded::<()>(0);
+    std::thread::spawn(move || {
+        pool.join();
+        drop(sender);
+    });
+    joined
+}
+
+/// Leaves running jobs as they are to the next process. Those whose end was
+/// decided may still report it.
+fn hand_over(shared: &Shared, pool: Pool<worker::Assignment>, shutdown: &Shutdown) -> Exit {
+    let jobs = shared.registry.len();
+    log::info!("Stopping; {jobs} jobs are left to the next process.");
+    let joined = join(pool);
+    shared.registry.stop_all(Stop::Handover);
+    select! {
+        recv(joined) -> _ => {}
+        recv(shutdown.force()) -> _ => {}
+        default(HANDOVER_LIMIT) => {}
+    }
+    Exit::Clean
 }
 
 /// Lets running jobs end, up to the limit, then makes them.
@@ -240,12 +388,7 @@ fn drain(
     limit: Duration,
     shutdown: &Shutdown,
 ) -> Exit {
-    let (sender, joined) = bounded::<()>(0);
-    // Whoever joins the workers may have to be left behind.
-    std::thread::spawn(move || {
-        pool.join();
-        drop(sender);
-    });
+    let joined = join(pool);
     if !shutdown.is_draining() {
         // A limit was reached: every job has its own time to end.
         log::info!("Ending after {} more jobs.", shared.registry.len());
@@ -265,7 +408,7 @@ fn drain(
             log::warn!("{} jobs still run after {limit:?}; stopping them.", shared.registry.len());
         }
     }
-    shared.registry.stop_all();
+    shared.registry.stop_all(Stop::DrainLimit);
     select! {
         recv(joined) -> _ => return Exit::Clean,
         recv(shutdown.force()) -> _ => {}

@@ -31,6 +31,8 @@ pub enum Stop {
     NotOurs,
     /// The executor stops, and the time to drain is over.
     DrainLimit,
+    /// The executor stops, and the next process goes on with the job.
+    Handover,
 }
 
 /// The jobs that run here, from dequeue to mark.
@@ -58,7 +60,7 @@ impl Registry {
         if jobs.contains_key(&key) {
             return None;
         }
-        // A cancellation, a loss and the drain limit can come once each.
+        // A cancellation, a loss and an end of the executor can come once each.
         let (stop, stops) = bounded(3);
         jobs.insert(
             key.clone(),
@@ -91,20 +93,21 @@ impl Registry {
         self.lock().is_empty()
     }
 
-    /// Stops every job, because the time to drain is over.
-    pub fn stop_all(&self) {
+    /// Stops every job, because the executor ends.
+    pub fn stop_all(&self, stop: Stop) {
         for running in self.lock().values() {
-            let _ = running.stop.try_send(Stop::DrainLimit);
+            let _ = running.stop.try_send(stop);
         }
     }
 
-    fn keys(&self) -> Vec<JobKey> {
+    /// All jobs, in the order of their queues.
+    pub fn keys(&self) -> Vec<JobKey> {
         self.lock().keys().cloned().collect()
     }
 
     /// Acts on an answer: only jobs that were sent are judged by it, since a
     /// job that was dequeued meanwhile cannot be in it.
-    fn apply(&self, sent: &[JobKey], answer: &HeartbeatAnswer) {
+    pub fn apply(&self, sent: &[JobKey], answer: &HeartbeatAnswer) {
         let mut jobs = self.lock();
         for key in sent {
             if answer.cancel.contains(key) {

@@ -195,6 +195,8 @@ const BAD_VALUES: &[(&str, &str, &str)] = &[
     ("EXECUTOR_NUM_TOTAL_JOBS", "1e3", "is not a whole number"),
     ("EXECUTOR_MAX_ACTIVE_TIME", "8", "without one of the units"),
     ("EXECUTOR_MAX_ACTIVE_TIME", "9000h", "0s to 8760h"),
+    ("EXECUTOR_SHUTDOWN", "wait", "'drain, handover'"),
+    ("EXECUTOR_STATE_DIR", "/a\n", "contains a control character"),
     (
         "EXECUTOR_FIRECRACKER_NUM_CPUS",
         "all",
@@ -386,6 +388,23 @@ fn what_restricted_forbids_is_told() {
         assert!(text.contains(&format!("{variable} must not")), "{text}");
         assert!(text.contains("EXECUTOR_POD_SECURITY"), "{text}");
     }
+}
+
+#[test]
+fn a_handover_needs_a_state_directory() {
+    let handover = ("EXECUTOR_SHUTDOWN", "handover");
+    let text = said(&run(&[handover, ("EXECUTOR_STATE_DIR", "none")]));
+    assert!(
+        text.contains("EXECUTOR_SHUTDOWN must not be handover"),
+        "{text}"
+    );
+    let output = run(&[handover, ("EXECUTOR_STATE_DIR", "/proc/nowhere")]);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("cannot keep state in /proc/nowhere"),
+        "{text}"
+    );
 }
 
 #[test]

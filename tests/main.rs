@@ -14,6 +14,8 @@ mod golden;
 /// What tests stand on.
 mod support;
 
+/// Crashes and handovers: the next process goes on.
+mod adoption;
 /// Malformed and extreme jobs.
 mod bad_input;
 /// The repository in the workspace: what is cloned, how, and for whom.

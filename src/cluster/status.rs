@@ -190,6 +190,21 @@ impl PodView {
         }
     }
 
+    /// A pod of which nothing but its identity is known.
+    pub fn unseen(name: &str, uid: &str) -> PodView {
+        PodView {
+            name: name.to_string(),
+            uid: uid.to_string(),
+            phase: Phase::Open,
+            reason: String::new(),
+            message: String::new(),
+            terminating: false,
+            gone: false,
+            unschedulable: None,
+            containers: Vec::new(),
+        }
+    }
+
     /// The container of this name, if the kubelet has reported it.
     pub fn container(&self, name: &str) -> Option<&ContainerView> {
         self.containers

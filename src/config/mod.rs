@@ -21,7 +21,7 @@ use crate::job::{Registries, Secret};
 use reader::Reader;
 pub use settings::{
     ClusterSettings, Config, JobSettings, Limits, LogFormat, LogSettings, Placement, QueueSettings,
-    Queues, Resources, VolumeSettings,
+    Queues, Resources, StatePlace, VolumeSettings,
 };
 
 /// Time that the cluster gives to a job of an executor without any settings.
@@ -44,6 +44,8 @@ impl Config {
             workers: reader.number("EXECUTOR_MAX_NUM_JOBS"),
             limits: limits(&mut reader),
             drain_timeout: reader.duration("EXECUTOR_DRAIN_TIMEOUT"),
+            hands_over: reader.word("EXECUTOR_SHUTDOWN") == "handover",
+            state: state(&mut reader),
             log: log(&mut reader),
             warnings: unused::warnings(&lookup),
             metrics_address: reader
@@ -52,6 +54,21 @@ impl Config {
         };
         reader.finish(config)
     }
+}
+
+fn state(reader: &mut Reader<'_>) -> StatePlace {
+    let place = match reader.optional_word("EXECUTOR_STATE_DIR") {
+        None => StatePlace::Usual,
+        Some(word) if word == "none" => StatePlace::Nowhere,
+        Some(path) => StatePlace::At(PathBuf::from(path)),
+    };
+    if place == StatePlace::Nowhere && reader.word("EXECUTOR_SHUTDOWN") == "handover" {
+        reader.contradiction(
+            "EXECUTOR_SHUTDOWN",
+            "must not be handover while EXECUTOR_STATE_DIR is none",
+        );
+    }
+    place
 }
 
 fn limits(reader: &mut Reader<'_>) -> Limits {

@@ -1,8 +1,10 @@
 //! From what a container writes to what the server shows.
 //!
 //! `records.rs` takes the kubelet's times out and resumes broken streams,
-//! `redact.rs` hides secrets, `output.rs` collects, `upload.rs` sends.
+//! `redact.rs` hides secrets, `output.rs` collects, `entry.rs` keeps what belongs
+//! to one log entry, `upload.rs` sends.
 
+pub mod entry;
 pub mod output;
 pub mod records;
 pub mod redact;

@@ -5,11 +5,13 @@
 //! else about a line may change. What is stored is JSON already: an update of
 //! any length is then sent as it lies there, without being encoded again.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use crate::logs::redact::{Redactions, Redactor};
 
@@ -26,16 +28,70 @@ pub struct Output {
     spool: Spool,
 }
 
+/// Where the output that was saved stands, besides its bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedOutput {
+    /// Bytes of the file that are good, as JSON.
+    pub length: u64,
+    at_line_start: bool,
+    partial: Vec<u8>,
+    redactor: Redactor,
+}
+
 impl Output {
     /// Starts empty. Large output is kept in a nameless file in `spool_dir`.
     pub fn new(redactions: Arc<Redactions>, spool_dir: &Path) -> Output {
+        Output::with(
+            redactions,
+            Spool::new(Place::Nameless(spool_dir.to_owned())),
+        )
+    }
+
+    /// Starts empty. Large output, and all that is saved, is kept in this file.
+    pub fn kept(redactions: Arc<Redactions>, path: PathBuf) -> Output {
+        Output::with(redactions, Spool::new(Place::Named(path)))
+    }
+
+    fn with(redactions: Arc<Redactions>, spool: Spool) -> Output {
         Output {
             redactions,
             redactor: Redactor::default(),
             at_line_start: true,
             partial: Vec::new(),
-            spool: Spool::new(spool_dir),
+            spool,
         }
+    }
+
+    /// Goes on with output that was saved in this file.
+    pub fn restore(
+        redactions: Arc<Redactions>,
+        path: PathBuf,
+        saved: &SavedOutput,
+    ) -> io::Result<Output> {
+        Ok(Output {
+            redactions,
+            redactor: saved.redactor.clone(),
+            at_line_start: saved.at_line_start,
+            partial: saved.partial.clone(),
+            spool: Spool::reopen(path, saved.length)?,
+        })
+    }
+
+    /// Whether it is in a file of its own already.
+    pub fn is_in_file(&self) -> bool {
+        self.spool.file.is_some()
+    }
+
+    /// Moves everything to its file and tells where it stands. None if it can
+    /// only be kept in memory.
+    pub fn save(&mut self) -> Option<SavedOutput> {
+        self.spool.move_to_file();
+        self.is_in_file().then(|| SavedOutput {
+            length: self.spool.len,
+            at_line_start: self.at_line_start,
+            partial: self.partial.clone(),
+            redactor: self.redactor.clone(),
+        })
     }
 
     /// Adds bytes that the container wrote.
@@ -142,22 +198,59 @@ fn escape_text(text: &str, json: &mut Vec<u8>) {
     json.extend_from_slice(&text.as_bytes()[plain..]);
 }
 
-/// Bytes in memory while they are few, in a file without a name after that.
+/// Bytes in memory while they are few, in a file after that.
 struct Spool {
-    dir: std::path::PathBuf,
+    place: Place,
     memory: Vec<u8>,
     file: Option<Arc<File>>,
     len: u64,
 }
 
+/// Where the file of a spool is made.
+enum Place {
+    /// In this directory, without a name.
+    Nameless(PathBuf),
+    /// Here, for the next process.
+    Named(PathBuf),
+    /// Nowhere: it did not work.
+    Memory,
+}
+
+impl Place {
+    fn make_file(&self) -> io::Result<File> {
+        match self {
+            Place::Nameless(dir) => tempfile::tempfile_in(dir),
+            Place::Named(path) => {
+                let mut options = OpenOptions::new();
+                options.read(true).write(true).create(true).truncate(true);
+                options.mode(0o600).open(path)
+            }
+            Place::Memory => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
 impl Spool {
-    fn new(dir: &Path) -> Spool {
+    fn new(place: Place) -> Spool {
         Spool {
-            dir: dir.to_path_buf(),
+            place,
             memory: Vec::new(),
             file: None,
             len: 0,
         }
+    }
+
+    /// Opens a file and cuts off what is more than `len`.
+    fn reopen(path: PathBuf, len: u64) -> io::Result<Spool> {
+        let mut file = OpenOptions::new().read(true).write(true).open(&path)?;
+        file.set_len(len)?;
+        file.seek(SeekFrom::End(0))?;
+        Ok(Spool {
+            place: Place::Named(path),
+            memory: Vec::new(),
+            file: Some(Arc::new(file)),
+            len,
+        })
     }
 
     fn append(&mut self, bytes: &[u8]) {
@@ -166,7 +259,10 @@ impl Spool {
             Some(file) => file.as_ref().write_all(bytes),
             None => {
                 self.memory.extend_from_slice(bytes);
-                return self.move_to_file();
+                if self.memory.len() > MEMORY_BYTES_MAX {
+                    self.move_to_file();
+                }
+                return;
             }
         };
         if let Err(error) = to_file {
@@ -182,16 +278,18 @@ impl Spool {
                 }
             }
             all.extend_from_slice(bytes);
-            self.dir = std::path::PathBuf::new();
+            self.place = Place::Memory;
             self.memory = all;
         }
     }
 
     fn move_to_file(&mut self) {
-        if self.memory.len() <= MEMORY_BYTES_MAX || self.dir.as_os_str().is_empty() {
+        if self.file.is_some() || matches!(self.place, Place::Memory) {
             return;
         }
-        let file = tempfile::tempfile_in(&self.dir)
+        let file = self
+            .place
+            .make_file()
             .and_then(|mut file| file.write_all(&self.memory).map(|()| file));
         match file {
             Ok(file) => {
@@ -199,12 +297,16 @@ impl Spool {
                 self.memory = Vec::new();
             }
             Err(error) => {
+                let (path, advice) = match &self.place {
+                    Place::Named(path) => (path.display(), "EXECUTOR_STATE_DIR"),
+                    Place::Nameless(dir) => (dir.display(), "TMPDIR"),
+                    Place::Memory => return,
+                };
                 log::warn!(
-                    "Cannot make a spool file in {}, large output stays in memory: {error}. \
-                     Make the directory writable, or set TMPDIR.",
-                    self.dir.display()
+                    "Cannot make a spool file at {path}, large output stays in memory: {error}. \
+                     Make the directory writable, or set {advice}."
                 );
-                self.dir = std::path::PathBuf::new();
+                self.place = Place::Memory;
             }
         }
     }
@@ -321,6 +423,29 @@ mod tests {
         );
         let expected = format!("stdout: {line}").repeat(lines) + "stdout: more\n";
         assert!(text(&output) == expected, "the text differs");
+    }
+
+    #[test]
+    fn saved_output_goes_on_as_if_never_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let values = [("walnut".to_string(), "[hidden]".to_string())].into();
+        let redactions = Arc::new(Redactions::new(&values));
+        let whole = "one walnut\ntwo \u{20ac} wal\nthree walnut end".as_bytes();
+        let expected =
+            "stdout: one [hidden]\nstdout: two \u{20ac} wal\nstdout: three [hidden] end\n";
+        for cut in 0..=whole.len() {
+            let path = dir.path().join(cut.to_string());
+            let mut first = Output::kept(Arc::clone(&redactions), path.clone());
+            first.push(&whole[..cut]);
+            let saved = serde_json::to_string(&first.save().unwrap()).unwrap();
+            first.push(b"what a crash loses");
+            drop(first);
+            let saved = serde_json::from_str(&saved).unwrap();
+            let mut second = Output::restore(Arc::clone(&redactions), path, &saved).unwrap();
+            second.push(&whole[cut..]);
+            second.finish();
+            assert_eq!(text(&second), expected, "cut at {cut}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! seconds only, so the records that were had already are skipped here.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// The runtime cuts lines into pieces of this many bytes.
 const PIECE_BYTES: usize = 16 * 1024;
@@ -27,8 +28,8 @@ pub struct Records {
 }
 
 /// How far a log has been read: the record, and the bytes of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Position {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
     /// Time of the last record that began.
     stamp: Option<Timestamp>,
     /// How many records with just this time have begun.
@@ -49,6 +50,19 @@ enum State {
 }
 
 impl Records {
+    /// Goes on where another reader of the same log had come to.
+    pub fn at(position: Position) -> Records {
+        Records {
+            position,
+            ..Records::default()
+        }
+    }
+
+    /// How far what was passed on reaches.
+    pub fn position(&self) -> &Position {
+        self.resume.as_ref().unwrap_or(&self.position)
+    }
+
     /// The time to ask the API for when a stream is opened again, in whole
     /// seconds; `None` when nothing was read yet.
     pub fn since(&self) -> Option<Timestamp> {

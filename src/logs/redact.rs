@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use serde::{Deserialize, Serialize};
 
 /// The secrets of a job, and what stands in their place.
 pub struct Redactions {
@@ -106,7 +107,7 @@ fn in_traces(text: &str) -> [String; 3] {
 }
 
 /// The state of one stream: the bytes that may begin a secret.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redactor {
     held: Vec<u8>,
 }

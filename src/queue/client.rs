@@ -63,6 +63,14 @@ pub struct QueueClient {
     metrics: Metrics,
 }
 
+/// What a dequeue brought.
+pub struct Taken {
+    /// The job.
+    pub dequeued: Dequeued,
+    /// The same as the server wrote it.
+    pub payload: Vec<u8>,
+}
+
 /// A log entry as it is now.
 pub struct LogEntry {
     /// Key that the server groups by.
@@ -106,7 +114,7 @@ impl QueueClient {
     }
 
     /// Asks for a job; `None` when there is nothing to do.
-    pub fn dequeue(&self) -> Result<Option<Dequeued>, QueueError> {
+    pub fn dequeue(&self) -> Result<Option<Taken>, QueueError> {
         const CALL: &str = "dequeue";
         let body = json(&DequeueRequest {
             executor_name: &self.executor_name,
@@ -122,11 +130,21 @@ impl QueueClient {
         let answer = self.send_as_executor(CALL, DEQUEUE_TIMEOUT, &body)?;
         match answer.status {
             204 => Ok(None),
-            200 => read_job(&self.settings.queues, &answer.body)
-                .map(Some)
-                .map_err(|problem| self.error(CALL, QueueErrorKind::Malformed(problem))),
+            200 => match self.read_job(&answer.body) {
+                Ok(dequeued) => Ok(Some(Taken {
+                    dequeued,
+                    payload: answer.body,
+                })),
+                Err(problem) => Err(self.error(CALL, QueueErrorKind::Malformed(problem))),
+            },
             _ => Err(self.refused(CALL, answer)),
         }
+    }
+
+    /// Reads what a dequeue brought, now or before a crash. An error if not
+    /// even id and queue can be read.
+    pub fn read_job(&self, payload: &[u8]) -> Result<Dequeued, String> {
+        read_job(&self.settings.queues, payload)
     }
 
     /// Tells that the executor and these jobs are alive, and learns which of
@@ -218,7 +236,7 @@ impl QueueClient {
             Outcome::Complete => ("markComplete", None),
             Outcome::Errored(message) => ("markErrored", Some(message.as_str())),
             Outcome::Failed(message) => ("markFailed", Some(message.as_str())),
-            Outcome::Lost => return Ok(()),
+            Outcome::Lost | Outcome::HandedOver => return Ok(()),
         };
         let body = json(&MarkRequest {
             executor_name: &self.executor_name,

@@ -9,7 +9,6 @@ use crate::backoff::{self, Backoff};
 use crate::cluster::client::watch::Subscription;
 use crate::cluster::error::ClusterError;
 use crate::cluster::status::Phase;
-use crate::logs::output::Output;
 use crate::worker::{End, Worker};
 
 /// How long an API server that does not answer is asked again to create.
@@ -60,7 +59,7 @@ impl Worker<'_> {
 
     /// Deletes everything, and waits for a pod that was still running to end,
     /// so that the next job finds its place free.
-    pub(super) fn clean_up(&self, end: &Result<(), End>, subscription: &Subscription) {
+    pub(super) fn clean_up(&self, was_created: bool, subscription: &Subscription) {
         if self.shared.settings.keep_jobs {
             log::info!(
                 "Job {} is kept, as KUBERNETES_KEEP_JOBS asks.",
@@ -69,20 +68,23 @@ impl Worker<'_> {
             return;
         }
         let began = Instant::now();
-        let mut output = Output::new(self.redactions.clone(), &self.shared.spool_dir);
-        output.note(&format!("Deleting Job {}.", self.plan.run));
+        let started = Timestamp::now();
         let problems = self.delete_all();
         for problem in &problems {
             log::error!("Left behind, until the cluster removes it: {problem}.");
-            output.note(problem);
         }
-        let entry = self.log.open(TEARDOWN_KEY, None, Timestamp::now(), output);
-        self.log.close(
-            entry,
-            Some(i32::from(!problems.is_empty())),
-            Some(began.elapsed()),
-        );
-        if !matches!(end, Err(End::NotCreated(_))) {
+        // A former process may have come as far as this.
+        if self.log.begun(TEARDOWN_KEY).is_none() {
+            let entry = self.log.open(TEARDOWN_KEY, None, started);
+            self.log
+                .note(entry, &format!("Deleting Job {}.", self.plan.run));
+            for problem in &problems {
+                self.log.note(entry, problem);
+            }
+            let code = i32::from(!problems.is_empty());
+            self.log.close(entry, Some(code), Some(began.elapsed()));
+        }
+        if was_created {
             wait_until_ended(subscription);
         }
     }

@@ -16,7 +16,6 @@ use crate::cluster::client::watch::Subscription;
 use crate::cluster::error::ClusterError;
 use crate::cluster::status::{ContainerState, Failure, Phase, PodView, Verdict};
 use crate::heartbeat::Stop;
-use crate::logs::output::Output;
 use crate::logs::records::Records;
 use crate::shutdown::or_never;
 use crate::worker::{End, Worker};
@@ -84,19 +83,19 @@ enum Completeness {
 
 impl<'a> Follow<'a> {
     pub(super) fn new(worker: &'a Worker<'a>, subscription: &'a Subscription) -> Follow<'a> {
+        let containers = &worker.plan.containers;
+        let (current, settled) = progress(worker);
         Follow {
             worker,
             subscription,
-            names: worker
-                .plan
-                .containers
+            names: containers
                 .iter()
                 .map(|planned| planned.name.clone())
                 .collect(),
             view: None,
-            current: 0,
+            current,
             log: None,
-            settled: false,
+            settled,
             stuck: None,
             began: Instant::now(),
             warned_of_no_pod: false,
@@ -121,9 +120,11 @@ impl<'a> Follow<'a> {
                     Err(_) => return self.ended(Some(End::Failed(Failure::Deleted))),
                 },
                 recv(logs) -> event => self.read(event.ok()),
-                recv(stops) -> stop => {
-                    return self.ended(Some(End::Stopped(stop.unwrap_or(Stop::NotOurs))));
-                }
+                recv(stops) -> stop => match stop.unwrap_or(Stop::NotOurs) {
+                    // Nothing has ended: everything stays as it is.
+                    Stop::Handover => return Err(End::Stopped(Stop::Handover)),
+                    stop => return self.ended(Some(End::Stopped(stop))),
+                },
                 recv(timer) -> _ => {
                     if Instant::now() >= self.worker.deadline {
                         return self.ended(Some(End::TimedOut));
@@ -144,7 +145,14 @@ impl<'a> Follow<'a> {
                     known.name
                 );
             }
-            _ => self.view = Some(Arc::new(view)),
+            known => {
+                if let Some(state) = &self.worker.state
+                    && known.is_none()
+                {
+                    state.saw_pod(&view.name, &view.uid);
+                }
+                self.view = Some(Arc::new(view));
+            }
         }
     }
 
@@ -282,16 +290,20 @@ impl<'a> Follow<'a> {
                 .map(|word| worker.redactions.redact(word))
                 .collect::<Vec<_>>()
         };
-        let entry = worker.log.open(
-            &planned.log_key,
-            planned.command.as_ref().map(redact),
-            started.unwrap_or_else(Timestamp::now),
-            Output::new(worker.redactions.clone(), &worker.shared.spool_dir),
-        );
+        // A former process may have begun it.
+        let (entry, records) = match worker.log.begun(&planned.log_key) {
+            Some(begun) => (begun.index, Records::at(begun.position)),
+            None => {
+                let command = planned.command.as_ref().map(redact);
+                let started = started.unwrap_or_else(Timestamp::now);
+                let entry = worker.log.open(&planned.log_key, command, started);
+                (entry, Records::default())
+            }
+        };
         self.log = Some(ContainerLog {
             entry,
             stream: None,
-            records: Records::default(),
+            records,
             last_event: Instant::now(),
             brought_something: false,
             over_since: None,
@@ -310,7 +322,8 @@ impl<'a> Follow<'a> {
                 let mut content = Vec::with_capacity(chunk.bytes.len());
                 log.records.read(&chunk.bytes, &mut content);
                 log.brought_something |= !content.is_empty();
-                self.worker.log.write(log.entry, &content);
+                let position = log.records.position();
+                self.worker.log.write(log.entry, &content, position);
             }
             Some(LogEvent::End(Ok(()))) => {
                 log.stream = None;
@@ -361,7 +374,8 @@ impl<'a> Follow<'a> {
             End::Stopped(Stop::Cancelled) => Some("The job was cancelled.".to_string()),
             End::Stopped(Stop::DrainLimit) => Some("The executor was stopped.".to_string()),
             End::TimedOut => Some("The job took longer than it may.".to_string()),
-            End::Failed(Failure::ExitCode { .. }) | End::Stopped(Stop::NotOurs) => None,
+            End::Failed(Failure::ExitCode { .. })
+            | End::Stopped(Stop::NotOurs | Stop::Handover) => None,
             End::Failed(failure) => Some(failure.to_string()),
             End::NotCreated(error) => Some(error.to_string()),
         };
@@ -414,4 +428,17 @@ impl ContainerLog {
         self.ended = None;
         self.reopen = Some(Instant::now() + REOPEN_DELAY);
     }
+}
+
+/// How far a former process had come: the container whose log is not complete
+/// yet, and whether that one is the last of which there is anything to read.
+fn progress(worker: &Worker<'_>) -> (usize, bool) {
+    for (index, planned) in worker.plan.containers.iter().enumerate() {
+        match worker.log.begun(&planned.log_key).and_then(|b| b.closed) {
+            Some(Some(0)) => {}
+            Some(_) => return (index, true),
+            None => return (index, false),
+        }
+    }
+    (worker.plan.containers.len(), false)
 }

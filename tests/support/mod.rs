@@ -10,6 +10,7 @@ pub(crate) mod cluster;
 pub(crate) mod daemon;
 pub(crate) mod repository;
 pub(crate) mod stage;
+pub(crate) mod tls;
 
 use std::time::{Duration, Instant};
 

@@ -79,6 +79,7 @@ impl Stage {
             // Many executors run on this machine at once.
             .env("EXECUTOR_METRICS_ADDR", "127.0.0.1:0")
             .env("EXECUTOR_WORKSPACE_IMAGE", EXECUTOR_IMAGE)
+            .env("EXECUTOR_STATE_DIR", "none")
             .env("RUST_LOG", "warn,executor=debug")
     }
 

@@ -148,14 +148,14 @@ impl KubeCluster {
     }
 
     /// Starts the one watch over all pods with this label value.
-    pub fn watch_pods(&self, instance: &str) -> PodWatch {
-        PodWatch::start(
+    pub fn start_watch(&self, watch: &mut PodWatch, instance: &str) {
+        watch.start(
             &self.runtime,
             self.client.clone(),
             &self.namespace,
             instance,
             self.metrics.clone(),
-        )
+        );
     }
 
     /// Follows the log of a container, from `since` or from the first byte.

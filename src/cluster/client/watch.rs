@@ -31,10 +31,11 @@ const WATCH_SECONDS: u32 = 240;
 /// that the connection is dead though nobody said so.
 const SILENCE_MAX: Duration = Duration::from_secs(130);
 
-/// The running watch; dropping it ends it.
+/// The watch, once it is started; dropping it ends it.
+#[derive(Default)]
 pub struct PodWatch {
     subscribers: Arc<Subscribers>,
-    task: AbortHandle,
+    task: Option<AbortHandle>,
 }
 
 /// A worker's view of its pod; dropping it ends the subscription.
@@ -67,34 +68,41 @@ impl Drop for Subscription {
 
 impl PodWatch {
     pub(super) fn start(
+        &mut self,
         runtime: &Runtime,
         client: Client,
         namespace: &str,
         instance: &str,
         metrics: ClusterMetrics,
-    ) -> PodWatch {
-        let subscribers = Arc::new(Subscribers::default());
+    ) {
         let source = Source {
             client,
             requests: Request::new(format!("/api/v1/namespaces/{namespace}/pods")),
             selector: format!("{INSTANCE_LABEL}={instance}"),
             metrics,
         };
-        let task = runtime.spawn(keep_watching(source, Arc::clone(&subscribers)));
-        PodWatch {
-            subscribers,
-            task: task.abort_handle(),
-        }
+        let task = runtime.spawn(keep_watching(source, Arc::clone(&self.subscribers)));
+        self.task = Some(task.abort_handle());
     }
 
     /// Subscribes to the pod of a run. To miss nothing, subscribe before the
     /// Job is created.
     pub fn subscribe(&self, run: &str) -> Subscription {
+        self.subscribe_with(run, None)
+    }
+
+    /// Subscribes to a pod that was seen by a former process, before the watch
+    /// is started: if the first list does not have it, it is gone.
+    pub fn subscribe_again(&self, run: &str, name: &str, uid: &str) -> Subscription {
+        self.subscribe_with(run, Some(PodView::unseen(name, uid)))
+    }
+
+    fn subscribe_with(&self, run: &str, last: Option<PodView>) -> Subscription {
         let (sender, views) = bounded(1);
         let subscriber = Subscriber {
             sender,
             views: views.clone(),
-            last: None,
+            last,
         };
         self.subscribers.lock().insert(run.to_string(), subscriber);
         Subscription {
@@ -107,7 +115,9 @@ impl PodWatch {
 
 impl Drop for PodWatch {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
