@@ -15,7 +15,7 @@ use crate::backoff::{self, Backoff};
 use crate::cluster::client::watch::PodWatch;
 use crate::cluster::client::{KubeCluster, OwnPod};
 use crate::cluster::names::{executor_name, label_value};
-use crate::config::{Config, StatePlace};
+use crate::config::{Config, JobSettings, StatePlace};
 use crate::dequeue::{self, Asking};
 use crate::exit::Exit;
 use crate::heartbeat::{Heartbeat, Registry, Stop};
@@ -273,13 +273,7 @@ fn until_it_works(what: &str, check: impl Fn() -> Result<(), String>, shutdown: 
 
 fn share(config: &Config, place: Place, parts: Parts, watch: PodWatch) -> Shared {
     let own_pod = find_own_pod(&parts.cluster, &place);
-    let own_image = own_pod.as_ref().map(|pod| pod.image.clone());
-    let workspace_image = config
-        .job
-        .workspace_image
-        .clone()
-        .or(own_image)
-        .unwrap_or_else(|| DEFAULT_WORKSPACE_IMAGE.to_string());
+    let workspace_image = workspace_image(&config.job, own_pod.as_ref());
     let executor_name = parts.name;
     log::debug!("This is executor {executor_name}; workspaces by image {workspace_image}.");
     let is_beside = place.namespace.as_deref() == Some(parts.cluster.namespace());
@@ -314,6 +308,16 @@ fn find_own_pod(cluster: &KubeCluster, place: &Place) -> Option<OwnPod> {
             None
         }
     }
+}
+
+/// The image that makes workspaces: the configured one, else our own, else
+/// the one of a release.
+pub(crate) fn workspace_image(settings: &JobSettings, own_pod: Option<&OwnPod>) -> String {
+    let own_image = own_pod.map(|pod| pod.image.clone());
+    let configured = settings.workspace_image.clone();
+    configured
+        .or(own_image)
+        .unwrap_or_else(|| DEFAULT_WORKSPACE_IMAGE.to_string())
 }
 
 fn start_workers(shared: &Arc<Shared>, size: usize) -> std::io::Result<Pool<worker::Assignment>> {

@@ -48,3 +48,5 @@ mod steps;
 mod stopping;
 /// Rules of the house that a program can check.
 mod tidy;
+/// Set-ups with one fault each, and what is said of it before any job runs.
+mod validate;

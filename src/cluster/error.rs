@@ -57,6 +57,11 @@ impl ClusterError {
         }
     }
 
+    /// Whether this account may not do that.
+    pub fn is_forbidden(&self) -> bool {
+        self.has_status(403)
+    }
+
     /// Whether the object does not exist.
     pub fn is_not_found(&self) -> bool {
         self.has_status(404)

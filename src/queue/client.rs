@@ -3,7 +3,7 @@
 //! The only room that knows of methods, headers and status codes. Calls are
 //! tried once and every one has a timeout; clones share one connection pool.
 
-use std::io::{Cursor, Read};
+use std::io::{Cursor, ErrorKind, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use crate::job::{JobKey, Outcome};
 use crate::logs::output::OutputReader;
 use crate::metrics::Metrics;
 use crate::queue::error::{QueueError, QueueErrorKind};
+use crate::queue::token::{Silence, TokenAnswer};
 use crate::queue::wire::heartbeat::{HeartbeatAnswer, HeartbeatJobs, HeartbeatRequest};
 use crate::queue::wire::{
     API_VERSION, DequeueRequest, Dequeued, LogEntryHead, MarkRequest, Ticket, read_job,
@@ -30,6 +31,8 @@ const DEQUEUE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A heartbeat that takes longer has no worth: the next one is due, and the
 /// server gives jobs away after 25 s without one.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(8);
+/// The server compares two words.
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Marks can make the server work: it reads the results out of the logs.
 const MARK_TIMEOUT: Duration = Duration::from_secs(60);
 /// A log update may be large; as long as bytes flow it may go on.
@@ -166,6 +169,41 @@ impl QueueClient {
             200 => HeartbeatAnswer::parse(&self.settings.queues, &answer.body)
                 .map_err(|problem| self.error(CALL, QueueErrorKind::Malformed(problem))),
             _ => Err(self.refused(CALL, answer)),
+        }
+    }
+
+    /// Asks whether the server accepts our credentials, and changes nothing.
+    pub fn check_token(&self) -> TokenAnswer {
+        let url = format!("{}/.executors/test/auth", self.settings.frontend_url);
+        let password = self.settings.password.reveal();
+        loop {
+            let basic = self.basic.load(Ordering::Relaxed);
+            let authorization = self.executor_authorization();
+            let request = self.agent.get(&url).header("Authorization", &authorization);
+            let request = request.config().timeout_global(Some(TOKEN_TIMEOUT)).build();
+            let answer = request.call().and_then(|mut answer| {
+                let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX);
+                body.read_to_vec().map(|body| (answer, body))
+            });
+            let (answer, body) = match answer {
+                Ok(answer) => answer,
+                Err(error) => return silence(&error),
+            };
+            let status = answer.status().as_u16();
+            if status == 401 && basic {
+                self.basic.store(false, Ordering::Relaxed);
+                continue;
+            }
+            let text = Answer { status, body }.text_without(&[&authorization, password]);
+            if status == 200 && text == "ok" {
+                return TokenAnswer::Accepted;
+            }
+            let location = answer.headers().get("location");
+            return TokenAnswer::Other {
+                status,
+                location: location.map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned()),
+                text,
+            };
         }
     }
 
@@ -392,12 +430,42 @@ impl Answer {
 
     /// The beginning of the body, for messages.
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body)
+        self.text_without(&[])
+    }
+
+    /// The same without these words: some servers show the whole request in
+    /// their error pages.
+    fn text_without(&self, secrets: &[&str]) -> String {
+        let text = String::from_utf8_lossy(&self.body).into_owned();
+        let hide = |text: String, secret: &&str| text.replace(secret, "…");
+        secrets
+            .iter()
+            .fold(text, hide)
             .trim()
             .chars()
             .take(300)
             .collect()
     }
+}
+
+/// Why a call has no answer.
+fn silence(error: &ureq::Error) -> TokenAnswer {
+    let kind = match error {
+        ureq::Error::Timeout(_) => Silence::TimedOut,
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => Silence::Tls,
+        ureq::Error::Io(error) if error.get_ref().is_some_and(|it| it.is::<rustls::Error>()) => {
+            Silence::Tls
+        }
+        ureq::Error::Io(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            Silence::NobodyListens
+        }
+        _ => Silence::Other,
+    };
+    let cause = match kind {
+        Silence::TimedOut => format!("nothing came in {TOKEN_TIMEOUT:?}"),
+        _ => error.to_string(),
+    };
+    TokenAnswer::Silence { kind, cause }
 }
 
 fn json(value: &impl serde::Serialize) -> Vec<u8> {
