@@ -1,0 +1,192 @@
+//! How each trouble strikes. None may last so long that the server takes a
+//! job back: what keeps heartbeats away waits until all jobs were heard of.
+
+use std::time::{Duration, Instant};
+
+use super::fleet::REPLICAS;
+use super::pods;
+use super::run::{Due, Run};
+use super::trouble::Trouble;
+use crate::frontend::fault::Fault;
+
+/// A job may be silent for 25 s. So much of it may be planned for: what is
+/// left is for a new process to connect, on a busy machine.
+const SILENCE_MAX: Duration = Duration::from_secs(13);
+/// Cards that are tried before a turn is left out.
+const TRIES: usize = 5;
+
+impl Run {
+    /// Deals cards until one can be played.
+    pub(super) fn strike(&mut self) {
+        for _ in 0..TRIES {
+            let card = self.deck.deal(&mut self.rng);
+            if self.play(card) {
+                *self.summary.troubles.entry(card).or_default() += 1;
+                return;
+            }
+            self.deck.put_back(card);
+        }
+    }
+
+    /// False if it cannot strike now.
+    fn play(&mut self, card: Trouble) -> bool {
+        match card {
+            Trouble::Kill => self.kill(None),
+            Trouble::KillTwice => {
+                let after = Duration::from_millis(self.rng.u64(..800));
+                self.kill(Some(after))
+            }
+            Trouble::Handover => self.hand_over(),
+            Trouble::FrontendOutage => self.begin_frontend_outage(),
+            Trouble::LostAnswer => self.lose_answer(),
+            Trouble::LostDequeue => self.lose_dequeue(),
+            Trouble::FrontendError => self.refuse_calls(),
+            Trouble::DeletedPod | Trouble::EvictedPod => self.take_pod(card),
+        }
+    }
+
+    /// Whether heartbeats may stay away for so long from now on.
+    fn may_be_silent(&self, time: Duration) -> bool {
+        let now = Instant::now();
+        let away = self
+            .frontend_away
+            .map(|until| until.saturating_duration_since(now));
+        // After an outage it takes some tries to connect.
+        let away = away.map_or(Duration::ZERO, |left| left + Duration::from_secs(4));
+        self.stage.frontend.longest_silence() + time.max(away) < SILENCE_MAX
+    }
+
+    fn kill(&mut self, again: Option<Duration>) -> bool {
+        let index = self.rng.usize(..REPLICAS);
+        let down = Duration::from_millis(self.rng.u64(..3_000));
+        if !self.fleet.is_running(index) || !self.may_be_silent(down) {
+            return false;
+        }
+        self.fleet.kill(index, &mut self.diary);
+        let now = Instant::now();
+        self.dequeue_threats.push(now);
+        self.agenda.push((now + down, Due::Start(index)));
+        if let Some(after) = again {
+            self.agenda
+                .push((now + down + after, Due::KillAgain(index)));
+        }
+        true
+    }
+
+    /// The second kill, while the new process starts.
+    pub(super) fn kill_again(&mut self, index: usize) {
+        if self.fleet.is_running(index) && self.may_be_silent(Duration::from_secs(1)) {
+            self.fleet.kill(index, &mut self.diary);
+            let now = Instant::now();
+            self.dequeue_threats.push(now);
+            self.agenda
+                .push((now + Duration::from_millis(200), Due::Start(index)));
+        }
+    }
+
+    fn hand_over(&mut self) -> bool {
+        let index = self.rng.usize(..REPLICAS);
+        if !self.fleet.is_running(index) || !self.may_be_silent(Duration::from_secs(5)) {
+            return false;
+        }
+        self.fleet.hand_over(index, &mut self.diary);
+        self.dequeue_threats.push(Instant::now());
+        true
+    }
+
+    fn begin_frontend_outage(&mut self) -> bool {
+        let time = Duration::from_millis(self.rng.u64(1_000..8_000));
+        if self.frontend_away.is_some() || !self.may_be_silent(time) {
+            return false;
+        }
+        self.diary
+            .tell(&format!("the frontend goes away for {time:.1?}"));
+        self.stage.frontend.stop_answering();
+        let now = Instant::now();
+        self.dequeue_threats.push(now);
+        self.frontend_away = Some(now + time);
+        self.agenda.push((now + time, Due::EndFrontendOutage));
+        for running in &mut self.running {
+            running.fate.could_not_fetch = true;
+        }
+        true
+    }
+
+    pub(super) fn end_frontend_outage(&mut self) {
+        self.stage.frontend.resume();
+        self.frontend_away = None;
+        self.diary.tell("the frontend is back");
+    }
+
+    fn lose_answer(&mut self) -> bool {
+        let calls = [
+            "addExecutionLogEntry",
+            "updateExecutionLogEntry",
+            "mark",
+            "heartbeat",
+        ];
+        let call = calls[self.rng.usize(..calls.len())];
+        let times = self.rng.u32(1..3);
+        self.diary
+            .tell(&format!("answers to {call} are lost, {times} times"));
+        let fault = Fault::on(call).times(times).cut_after();
+        self.stage.frontend.inject(fault);
+        true
+    }
+
+    fn lose_dequeue(&mut self) -> bool {
+        if self.frontend_away.is_some() {
+            return false;
+        }
+        self.diary.tell("the answer to a dequeue is lost");
+        self.stage.frontend.inject(Fault::on("dequeue").cut_after());
+        self.dequeue_threats.push(Instant::now());
+        true
+    }
+
+    fn refuse_calls(&mut self) -> bool {
+        let calls = [
+            "addExecutionLogEntry",
+            "updateExecutionLogEntry",
+            "mark",
+            "heartbeat",
+            "dequeue",
+        ];
+        let call = calls[self.rng.usize(..calls.len())];
+        let fault = Fault::on(call).times(self.rng.u32(1..4));
+        let (fault, how) = match [0, 429, 500, 502, 503][self.rng.usize(..5)] {
+            0 => (fault.cut_before(), "cut".to_owned()),
+            status => (fault.status(status), format!("refused with {status}")),
+        };
+        self.diary.tell(&format!("calls of {call} are {how}"));
+        self.stage.frontend.inject(fault);
+        true
+    }
+
+    fn take_pod(&mut self, card: Trouble) -> bool {
+        let namespace = &self.stage.namespace;
+        let Some(list) = pods::everything(namespace) else {
+            return false;
+        };
+        let open = pods::open(&list);
+        let Some(pod) = self.rng.choice(open) else {
+            return false;
+        };
+        let Some(running) = self
+            .running
+            .iter_mut()
+            .find(|running| running.job == pod.job)
+        else {
+            return false;
+        };
+        let took = match card {
+            Trouble::EvictedPod => pods::evict(namespace, &pod.name),
+            _ => pods::delete(namespace, &pod.name),
+        };
+        if took {
+            running.fate.pod_taken_away = true;
+            self.diary.tell(&format!("{card}: {}", pod.name));
+        }
+        took
+    }
+}
