@@ -175,7 +175,7 @@ fn open_state(config: &Config, place: &Place) -> Result<(Option<Arc<StateDir>>, 
     let path = match &config.state {
         StatePlace::Nowhere => None,
         StatePlace::At(path) => Some(path.as_path()),
-        StatePlace::Usual => Some(Path::new(USUAL_STATE_DIR)).filter(|path| is_writable(path)),
+        StatePlace::Usual => usual_state_dir(),
     };
     let Some(path) = path else {
         if config.hands_over {
@@ -210,8 +210,17 @@ fn open_state(config: &Config, place: &Place) -> Result<(Option<Arc<StateDir>>, 
     Ok((Some(state), Former { name, jobs }))
 }
 
-fn is_writable(path: &Path) -> bool {
-    path.is_dir() && rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok()
+/// The usual directory, if it is there and ours to write.
+fn usual_state_dir() -> Option<&'static Path> {
+    let path = Some(Path::new(USUAL_STATE_DIR)).filter(|path| path.is_dir())?;
+    let access = rustix::fs::access(path, rustix::fs::Access::WRITE_OK);
+    if access.is_err() {
+        log::info!(
+            "{USUAL_STATE_DIR} cannot be written, so that running jobs do not outlive this \
+             process; an fsGroup in its Pod would help."
+        );
+    }
+    access.is_ok().then_some(path)
 }
 
 /// Shows the metrics, if that is wanted and can be: jobs matter more.
