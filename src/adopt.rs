@@ -9,11 +9,49 @@
 use std::sync::Arc;
 
 use crate::cluster::client::watch::PodWatch;
+use crate::cluster::names::executor_name;
+use crate::config::Config;
 use crate::heartbeat::{Place, Registry};
 use crate::queue::client::QueueClient;
 use crate::queue::wire::Dequeued;
-use crate::state::{FoundJob, JobState, StateDir};
+use crate::state::{self, FoundJob, JobState, StateDir, StateError};
 use crate::worker::{Adopted, Assignment};
+
+/// What a former process left, with a name in any case.
+pub struct Former {
+    /// Where the next process will look.
+    pub state: Option<Arc<StateDir>>,
+    /// Name towards Sourcegraph, kept or new.
+    pub name: String,
+    jobs: Vec<FoundJob>,
+}
+
+/// Opens the state directory, if there is one, and reads what is in it.
+pub fn open(config: &Config, host: &str) -> Result<Former, StateError> {
+    let base = state::base(&config.state, config.hands_over)?;
+    let Some(base) = base else {
+        return Ok(Former {
+            state: None,
+            name: executor_name(host),
+            jobs: Vec::new(),
+        });
+    };
+    let (state, found) = StateDir::open(base)?;
+    let name = match found.name {
+        Some(name) => name,
+        None => state.keep_name(executor_name(host))?,
+    };
+    log::info!(
+        "State is in {}; {} jobs of a former process.",
+        state.path().display(),
+        found.jobs.len()
+    );
+    Ok(Former {
+        state: Some(state),
+        name,
+        jobs: found.jobs,
+    })
+}
 
 /// A job of a former process, read and registered.
 pub struct Read {
@@ -26,13 +64,8 @@ pub struct Read {
 /// Reads and registers all jobs. One that cannot be read is forgotten: the
 /// server gives it to someone else after 25 s, and the cluster's nets remove
 /// its objects.
-pub fn read(
-    queue: &QueueClient,
-    registry: &Registry,
-    state: Option<&Arc<StateDir>>,
-    jobs: Vec<FoundJob>,
-) -> Vec<Read> {
-    let Some(state) = state else {
+pub fn read(queue: &QueueClient, registry: &Registry, former: Former) -> Vec<Read> {
+    let Some(state) = former.state else {
         return Vec::new();
     };
     let read = |found: FoundJob| {
@@ -52,7 +85,7 @@ pub fn read(
             }
         }
     };
-    jobs.into_iter().filter_map(read).collect()
+    former.jobs.into_iter().filter_map(read).collect()
 }
 
 /// Makes them work for workers. To be called before the watch is started.

@@ -4,7 +4,7 @@
 //! Stop: take no more, wait for the workers up to the drain limit, stop what
 //! is left, last heartbeat, end.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use crate::adopt;
 use crate::backoff::{self, Backoff};
 use crate::cluster::client::watch::PodWatch;
 use crate::cluster::client::{KubeCluster, OwnPod};
-use crate::cluster::names::{executor_name, label_value};
-use crate::config::{Config, JobSettings, StatePlace};
+use crate::cluster::names::label_value;
+use crate::config::{Config, JobSettings};
 use crate::dequeue::{self, Asking};
 use crate::exit::Exit;
 use crate::heartbeat::{Heartbeat, Registry, Stop};
@@ -25,7 +25,7 @@ use crate::metrics::server::MetricsServer;
 use crate::pool::Pool;
 use crate::queue::client::QueueClient;
 use crate::shutdown::Shutdown;
-use crate::state::{FoundJob, StateDir};
+use crate::state::StateDir;
 use crate::worker::{self, Shared};
 
 /// The image that makes workspaces where our own cannot be found out.
@@ -39,8 +39,6 @@ const HANDOVER_LIMIT: Duration = Duration::from_secs(10);
 /// No failure to connect keeps us away for longer: jobs of a former process
 /// are given away after 25 s without a heartbeat.
 const CONNECT_BACKOFF_MAX: Duration = Duration::from_secs(8);
-/// Where the released manifests mount a volume.
-const USUAL_STATE_DIR: &str = "/data";
 
 /// What the daemon knows of the place where it runs.
 pub struct Place {
@@ -65,14 +63,14 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
     let health = Health::new(shutdown);
     // Answers until this function returns.
     let _server = serve_metrics(config.metrics_address.as_deref(), &metrics, &health);
-    let (state, found) = match open_state(&config, &place) {
-        Ok(opened) => opened,
-        Err(problem) => {
-            log::error!("{problem}.");
+    let former = match adopt::open(&config, &place.host) {
+        Ok(former) => former,
+        Err(error) => {
+            log::error!("{error}.");
             return Exit::Failed;
         }
     };
-    let queue = QueueClient::new(config.queue.clone(), &found.name, &metrics);
+    let queue = QueueClient::new(config.queue.clone(), &former.name, &metrics);
     let cluster = match KubeCluster::new(&config.cluster, &metrics.cluster) {
         Ok(cluster) => cluster,
         Err(error) => {
@@ -81,7 +79,8 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
         }
     };
     let registry = Registry::default();
-    let adopted = adopt::read(&queue, &registry, state.as_ref(), found.jobs);
+    let (state, name) = (former.state.clone(), former.name.clone());
+    let adopted = adopt::read(&queue, &registry, former);
     if !connect_frontend(&queue, &registry, shutdown) {
         return Exit::Clean;
     }
@@ -99,14 +98,14 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
         true => {
             health.set_connected();
             let parts = Parts {
-                name: found.name,
+                name,
                 queue,
                 cluster,
                 metrics,
                 registry,
-                keeps_state: state.is_some(),
+                state,
             };
-            work(&config, place, parts, state.as_ref(), adopted, shutdown)
+            work(&config, place, parts, adopted, shutdown)
         }
     };
     heartbeat.stop();
@@ -118,7 +117,6 @@ fn work(
     config: &Config,
     place: Place,
     parts: Parts,
-    state: Option<&Arc<StateDir>>,
     adopted: Vec<adopt::Read>,
     shutdown: &Shutdown,
 ) -> Exit {
@@ -126,6 +124,7 @@ fn work(
     let adopted = adopt::assign(&watch, adopted);
     let instance = label_value(&parts.name);
     parts.cluster.start_watch(&mut watch, &instance);
+    let state = parts.state.clone();
     let shared = Arc::new(share(config, place, parts, watch));
     let pool = match start_workers(&shared, config.workers) {
         Ok(pool) => pool,
@@ -147,7 +146,7 @@ fn work(
             "workers"
         }
     );
-    dequeue_until_stopped(config, &shared, state, adopted, &pool, shutdown);
+    dequeue_until_stopped(config, &shared, state.as_ref(), adopted, &pool, shutdown);
     match config.hands_over && shutdown.is_draining() {
         true => hand_over(&shared, pool, shutdown),
         false => drain(&shared, pool, config.drain_timeout, shutdown),
@@ -161,66 +160,7 @@ struct Parts {
     cluster: KubeCluster,
     metrics: Metrics,
     registry: Registry,
-    keeps_state: bool,
-}
-
-/// What a former process left, with a name in any case.
-struct Former {
-    name: String,
-    jobs: Vec<FoundJob>,
-}
-
-/// Opens the state directory, if there is one, and reads what is in it.
-fn open_state(config: &Config, place: &Place) -> Result<(Option<Arc<StateDir>>, Former), String> {
-    let path = match &config.state {
-        StatePlace::Nowhere => None,
-        StatePlace::At(path) => Some(path.as_path()),
-        StatePlace::Usual => usual_state_dir(),
-    };
-    let Some(path) = path else {
-        if config.hands_over {
-            return Err(format!(
-                "EXECUTOR_SHUTDOWN is handover, and there is no state directory: set \
-                 EXECUTOR_STATE_DIR, or make {USUAL_STATE_DIR} writable"
-            ));
-        }
-        let name = executor_name(&place.host);
-        return Ok((
-            None,
-            Former {
-                name,
-                jobs: Vec::new(),
-            },
-        ));
-    };
-    let (state, found) = StateDir::open(path).map_err(|error| error.to_string())?;
-    let name = found.name.unwrap_or_else(|| executor_name(&place.host));
-    if let Err(error) = state.keep_name(&name) {
-        return Err(format!(
-            "cannot write to {}: {error}",
-            state.path().display()
-        ));
-    }
-    log::info!(
-        "State is in {}; {} jobs of a former process.",
-        state.path().display(),
-        found.jobs.len()
-    );
-    let jobs = found.jobs;
-    Ok((Some(state), Former { name, jobs }))
-}
-
-/// The usual directory, if it is there and ours to write.
-fn usual_state_dir() -> Option<&'static Path> {
-    let path = Some(Path::new(USUAL_STATE_DIR)).filter(|path| path.is_dir())?;
-    let access = rustix::fs::access(path, rustix::fs::Access::WRITE_OK);
-    if access.is_err() {
-        log::info!(
-            "{USUAL_STATE_DIR} cannot be written, so that running jobs do not outlive this \
-             process; an fsGroup in its Pod would help."
-        );
-    }
-    access.is_ok().then_some(path)
+    state: Option<Arc<StateDir>>,
 }
 
 /// Shows the metrics, if that is wanted and can be: jobs matter more.
@@ -289,7 +229,7 @@ fn share(config: &Config, place: Place, parts: Parts, watch: PodWatch) -> Shared
     Shared {
         watch,
         // Jobs that the next Pod takes over may not go with this one.
-        own_pod_owns: is_beside && !parts.keeps_state,
+        own_pod_owns: is_beside && parts.state.is_none(),
         registry: parts.registry,
         metrics: parts.metrics,
         settings: config.job.clone(),

@@ -17,8 +17,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, flock};
 
+use crate::config::StatePlace;
 use crate::job::{JobKey, Outcome};
 use entries::EntryFiles;
 use journal::{Journal, Record};
@@ -26,6 +27,47 @@ use journal::{Journal, Record};
 /// More processes than this never share one directory.
 const SLOTS_MAX: u32 = 64;
 const PAYLOAD: &str = "payload";
+
+/// Where the released manifests mount a volume.
+const USUAL_DIR: &str = "/data";
+
+/// The directory to keep state in, if there is one. An error if it cannot be
+/// used, or if there must be one (`is_needed`) and there is none.
+pub fn base(place: &StatePlace, is_needed: bool) -> Result<Option<&Path>, StateError> {
+    let usual = Path::new(USUAL_DIR);
+    let base = match place {
+        StatePlace::Nowhere => None,
+        StatePlace::At(path) => Some(path.as_path()),
+        StatePlace::Usual => Some(usual).filter(|path| path.is_dir()),
+    };
+    let problem = match base {
+        None if is_needed => Some("there is no such directory".to_string()),
+        None => return Ok(None),
+        Some(base) => unwritable(base),
+    };
+    let path = base.unwrap_or(usual).to_path_buf();
+    match problem {
+        None => Ok(base),
+        Some(problem) if is_needed || *place != StatePlace::Usual => {
+            Err(StateError { path, problem })
+        }
+        Some(problem) => {
+            log::info!(
+                "Running jobs do not outlive this process, since {USUAL_DIR} cannot be written \
+                 ({problem}); an fsGroup in its Pod would help."
+            );
+            Ok(None)
+        }
+    }
+}
+
+/// Why no directory can be made in here, if so. What is missing counts by the
+/// directory above it.
+fn unwritable(path: &Path) -> Option<String> {
+    let existing = path.ancestors().find(|path| path.exists())?;
+    let access = rustix::fs::access(existing, Access::WRITE_OK);
+    access.err().map(|errno| io::Error::from(errno).to_string())
+}
 
 /// The state directory of this process; nobody else has it.
 pub struct StateDir {
@@ -117,10 +159,16 @@ impl StateDir {
         &self.slot
     }
 
-    /// Keeps the name of this process for the next one.
-    pub fn keep_name(&self, name: &str) -> io::Result<()> {
-        let name = name.to_string();
-        self.append(&Record::Name { name }, true)
+    /// Keeps the name of this process for the next one, and gives it back.
+    pub fn keep_name(&self, name: String) -> Result<String, StateError> {
+        let record = Record::Name { name: name.clone() };
+        match self.append(&record, true) {
+            Ok(()) => Ok(name),
+            Err(error) => Err(StateError {
+                path: self.slot.clone(),
+                problem: error.to_string(),
+            }),
+        }
     }
 
     /// Keeps a job from now on until `JobState::done`. On the disk when this
@@ -288,7 +336,7 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let (state, found) = StateDir::open(base.path()).unwrap();
         assert!(found.name.is_none() && found.jobs.is_empty());
-        state.keep_name("host-1").unwrap();
+        state.keep_name("host-1".to_string()).unwrap();
         let job = state.take(&key(), "run-a", b"{}").unwrap();
         job.created();
         job.saw_pod("pod", "uid");
