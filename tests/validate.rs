@@ -338,8 +338,12 @@ fn a_verified_start_needs_a_good_set_up() {
 #[test]
 fn a_state_directory_must_be_writable() {
     let stage = stage(&[]);
-    let executor = stage.executor().env("EXECUTOR_STATE_DIR", "/proc/nowhere");
-    validate(executor).assert_failed("state", &["/proc/nowhere", "EXECUTOR_STATE_DIR"]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().join("state");
+    let executor = stage
+        .executor()
+        .env("EXECUTOR_STATE_DIR", path.to_str().unwrap());
+    validate(executor).assert_failed("state", &["is not a directory", "EXECUTOR_STATE_DIR"]);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_str().unwrap();
     let verdict = validate(stage.executor().env("EXECUTOR_STATE_DIR", path));

@@ -65,6 +65,9 @@ pub fn base(place: &StatePlace, is_needed: bool) -> Result<Option<&Path>, StateE
 /// directory above it.
 fn unwritable(path: &Path) -> Option<String> {
     let existing = path.ancestors().find(|path| path.exists())?;
+    if !existing.is_dir() {
+        return Some(format!("{} is not a directory", existing.display()));
+    }
     let access = rustix::fs::access(existing, Access::WRITE_OK);
     access.err().map(|errno| io::Error::from(errno).to_string())
 }
