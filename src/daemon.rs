@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, select};
@@ -63,14 +64,6 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
     let health = Health::new(shutdown);
     // Answers until this function returns.
     let _server = serve_metrics(config.metrics_address.as_deref(), &metrics, &health);
-    let former = match adopt::open(&config, &place.host) {
-        Ok(former) => former,
-        Err(error) => {
-            log::error!("{error}.");
-            return Exit::Failed;
-        }
-    };
-    let queue = QueueClient::new(config.queue.clone(), &former.name, &metrics);
     let cluster = match KubeCluster::new(&config.cluster, &metrics.cluster) {
         Ok(cluster) => cluster,
         Err(error) => {
@@ -78,9 +71,18 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
             return Exit::Failed;
         }
     };
+    let objects = format!("{} in {}", cluster.namespace(), cluster.server());
+    let former = match adopt::open(&config, &place.host, &objects) {
+        Ok(former) => former,
+        Err(error) => {
+            log::error!("{error}.");
+            return Exit::Failed;
+        }
+    };
+    let queue = QueueClient::new(config.queue.clone(), &former.name, &metrics);
     let registry = Registry::default();
     let (state, name) = (former.state.clone(), former.name.clone());
-    let adopted = adopt::read(&queue, &registry, former);
+    let (adopted, forgotten) = adopt::read(&queue, &registry, former);
     if !connect_frontend(&queue, &registry, shutdown) {
         return Exit::Clean;
     }
@@ -97,6 +99,7 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
         false => Exit::Clean,
         true => {
             health.set_connected();
+            adopt::forget(&cluster, forgotten);
             let parts = Parts {
                 name,
                 queue,
@@ -121,7 +124,7 @@ fn work(
     shutdown: &Shutdown,
 ) -> Exit {
     let mut watch = PodWatch::default();
-    let adopted = adopt::assign(&watch, adopted);
+    let mut adopted = adopt::assign(&watch, adopted);
     let instance = label_value(&parts.name);
     parts.cluster.start_watch(&mut watch, &instance);
     let state = parts.state.clone();
@@ -146,10 +149,22 @@ fn work(
             "workers"
         }
     );
+    // With fewer workers than before, some jobs get a thread of their own.
+    let surplus = adopted.split_off(config.workers.min(adopted.len()));
+    let surplus = start_surplus(&shared, surplus);
     dequeue_until_stopped(config, &shared, state.as_ref(), adopted, &pool, shutdown);
-    match config.hands_over && shutdown.is_draining() {
-        true => hand_over(&shared, pool, shutdown),
-        false => drain(&shared, pool, config.drain_timeout, shutdown),
+    let joined = join(pool, surplus);
+    if !shutdown.is_draining() {
+        // A limit was reached: every job has its own time to end.
+        log::info!("Ending after {} more jobs.", shared.registry.len());
+        select! {
+            recv(joined) -> _ => return Exit::Clean,
+            recv(shutdown.drain()) -> _ => {}
+        }
+    }
+    match config.hands_over {
+        true => hand_over(&shared, &joined, shutdown),
+        false => drain(&shared, &joined, config.drain_timeout, shutdown),
     }
 }
 
@@ -189,12 +204,7 @@ fn serve_metrics(
 /// and tells which jobs of a former process are still ours. False if a stop was
 /// requested before.
 fn connect_frontend(queue: &QueueClient, registry: &Registry, shutdown: &Shutdown) -> bool {
-    let heartbeat = || {
-        let jobs = registry.keys();
-        let answer = queue.heartbeat(&jobs).map_err(|error| error.to_string())?;
-        registry.apply(&jobs, &answer);
-        Ok(())
-    };
+    let heartbeat = || registry.beat(queue).map_err(|error| error.to_string());
     until_it_works("Sourcegraph", heartbeat, shutdown)
 }
 
@@ -304,12 +314,30 @@ fn dequeue_until_stopped(
     });
 }
 
+/// A thread for each job of a former process that no worker is there for.
+fn start_surplus(shared: &Arc<Shared>, jobs: Vec<worker::Assignment>) -> Vec<JoinHandle<()>> {
+    let start = |assignment: worker::Assignment| {
+        let shared = Arc::clone(shared);
+        let thread = std::thread::Builder::new().name("worker-surplus".to_string());
+        let thread = thread.spawn(move || worker::run(&shared, assignment));
+        thread
+            .inspect_err(|error| log::error!("A job is left to the next process: {error}."))
+            .ok()
+    };
+    jobs.into_iter().filter_map(start).collect()
+}
+
 /// Joins the workers on a thread of its own, which may have to be left behind;
 /// the channel is closed when they have ended.
-fn join(pool: Pool<worker::Assignment>) -> Receiver<()> {
+fn join(pool: Pool<worker::Assignment>, surplus: Vec<JoinHandle<()>>) -> Receiver<()> {
     let (sender, joined) = bounded::<()>(0);
     std::thread::spawn(move || {
         pool.join();
+        for thread in surplus {
+            if thread.join().is_err() {
+                log::error!("A job made its thread panic.");
+            }
+        }
         drop(sender);
     });
     joined
@@ -317,10 +345,9 @@ fn join(pool: Pool<worker::Assignment>) -> Receiver<()> {
 
 /// Leaves running jobs as they are to the next process. Those whose end was
 /// decided may still report it.
-fn hand_over(shared: &Shared, pool: Pool<worker::Assignment>, shutdown: &Shutdown) -> Exit {
+fn hand_over(shared: &Shared, joined: &Receiver<()>, shutdown: &Shutdown) -> Exit {
     let jobs = shared.registry.len();
     log::info!("Stopping; {jobs} jobs are left to the next process.");
-    let joined = join(pool);
     shared.registry.stop_all(Stop::Handover);
     select! {
         recv(joined) -> _ => {}
@@ -331,21 +358,7 @@ fn hand_over(shared: &Shared, pool: Pool<worker::Assignment>, shutdown: &Shutdow
 }
 
 /// Lets running jobs end, up to the limit, then makes them.
-fn drain(
-    shared: &Arc<Shared>,
-    pool: Pool<worker::Assignment>,
-    limit: Duration,
-    shutdown: &Shutdown,
-) -> Exit {
-    let joined = join(pool);
-    if !shutdown.is_draining() {
-        // A limit was reached: every job has its own time to end.
-        log::info!("Ending after {} more jobs.", shared.registry.len());
-        select! {
-            recv(joined) -> _ => return Exit::Clean,
-            recv(shutdown.drain()) -> _ => {}
-        }
-    }
+fn drain(shared: &Shared, joined: &Receiver<()>, limit: Duration, shutdown: &Shutdown) -> Exit {
     match shared.registry.len() {
         0 => log::info!("Stopping; no job runs."),
         jobs => log::info!("Stopping; {jobs} jobs run and have {limit:?} to end."),

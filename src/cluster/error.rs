@@ -36,7 +36,7 @@ impl ClusterError {
             ClusterErrorKind::Configuration(_) => false,
             ClusterErrorKind::Unreachable(_) => true,
             ClusterErrorKind::Refused { status, .. } => {
-                !self.is_too_large() && (*status == 429 || *status >= 500)
+                !self.is_too_large() && matches!(*status, 409 | 429 | 500..)
             }
         }
     }
@@ -67,9 +67,11 @@ impl ClusterError {
         self.has_status(404)
     }
 
-    /// Whether the object exists already.
-    pub fn is_conflict(&self) -> bool {
-        self.has_status(409)
+    /// Whether the object exists already. Other conflicts, such as two changes
+    /// of a quota at the same moment, have the same status and another reason.
+    pub fn is_there_already(&self) -> bool {
+        matches!(&self.kind, ClusterErrorKind::Refused { status: 409, reason, .. }
+            if reason == "AlreadyExists")
     }
 
     /// Whether the log was asked for too early or is gone.
@@ -137,6 +139,21 @@ mod tests {
                 message: message.to_string(),
             },
         }
+    }
+
+    #[test]
+    fn not_every_conflict_means_that_it_exists() {
+        let conflict = |reason: &str| ClusterError {
+            call: "create Job a".to_string(),
+            kind: ClusterErrorKind::Refused {
+                status: 409,
+                reason: reason.to_string(),
+                message: String::new(),
+            },
+        };
+        assert!(conflict("AlreadyExists").is_there_already());
+        assert!(!conflict("Conflict").is_there_already());
+        assert!(conflict("Conflict").is_retryable());
     }
 
     #[test]

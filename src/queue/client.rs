@@ -16,7 +16,7 @@ use ureq::{Agent, Body, RequestBuilder, SendBody};
 
 use crate::config::{QueueSettings, Queues};
 use crate::http::{self, Timeouts};
-use crate::job::{JobKey, Outcome};
+use crate::job::{JobKey, Outcome, Secret};
 use crate::logs::output::OutputReader;
 use crate::metrics::Metrics;
 use crate::queue::error::{QueueError, QueueErrorKind};
@@ -137,7 +137,7 @@ impl QueueClient {
                 })),
                 Err(problem) => Err(self.error(CALL, QueueErrorKind::Malformed(problem))),
             },
-            _ => Err(self.refused(CALL, answer)),
+            _ => Err(self.refused(CALL, answer, None)),
         }
     }
 
@@ -168,7 +168,7 @@ impl QueueClient {
         match answer.status {
             200 => HeartbeatAnswer::parse(&self.settings.queues, &answer.body)
                 .map_err(|problem| self.error(CALL, QueueErrorKind::Malformed(problem))),
-            _ => Err(self.refused(CALL, answer)),
+            _ => Err(self.refused(CALL, answer, None)),
         }
     }
 
@@ -398,13 +398,18 @@ impl QueueClient {
             (401 | 403, Some(_)) | (404, _) => QueueErrorKind::NotOurs,
             (401 | 403, None) => QueueErrorKind::Unauthorized,
             (500, _) if answer.text().contains("unknown job") => QueueErrorKind::NotOurs,
-            _ => return Err(self.refused(call, answer)),
+            _ => return Err(self.refused(call, answer, job.token.as_ref())),
         };
         Err(self.error(call, kind))
     }
 
-    fn refused(&self, call: &'static str, answer: Answer) -> QueueError {
-        let (status, text) = (answer.status, answer.text());
+    fn refused(&self, call: &'static str, answer: Answer, token: Option<&Secret>) -> QueueError {
+        let status = answer.status;
+        let own = self.executor_authorization();
+        let secrets = [Some(&self.settings.password), token].into_iter().flatten();
+        let mut hidden = vec![own.as_str()];
+        hidden.extend(secrets.map(Secret::reveal));
+        let text = answer.text_without(&hidden);
         self.error(call, QueueErrorKind::Refused { status, text })
     }
 

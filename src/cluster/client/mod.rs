@@ -191,7 +191,7 @@ impl KubeCluster {
             api.create(&PostParams::default(), object).await.map(drop)
         });
         match created {
-            Err(error) if error.is_conflict() => Ok(()),
+            Err(error) if error.is_there_already() => Ok(()),
             other => other,
         }
     }
