@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::logs::output::Output;
-use crate::logs::records::Position;
 use crate::logs::redact::Redactions;
+use crate::logs::resume::Position;
 use crate::queue::client::LogEntry;
 use crate::state::entries::{EntryFiles, OnServer, SavedEntry};
 

@@ -16,8 +16,8 @@ use jiff::Timestamp;
 
 use crate::backoff::{self, Backoff};
 use crate::logs::entry::{Entry, Place, UPDATE_INTERVAL_MAX, Upload};
-use crate::logs::records::Position;
 use crate::logs::redact::Redactions;
+use crate::logs::resume::Position;
 use crate::queue::client::{LogEntry, QueueClient};
 use crate::queue::error::QueueError;
 use crate::queue::wire::Ticket;

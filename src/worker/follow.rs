@@ -326,6 +326,9 @@ impl<'a> Follow<'a> {
                 let mut content = Vec::with_capacity(chunk.bytes.len());
                 log.records.read(&chunk.bytes, &mut content);
                 log.brought_something |= !content.is_empty();
+                if let Some(gap) = log.records.take_gap() {
+                    self.worker.log.note(log.entry, &gap.to_string());
+                }
                 let position = log.records.position();
                 self.worker.log.write(log.entry, &content, position);
             }
