@@ -189,7 +189,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn run(self) -> Outcome {
+    fn run(mut self) -> Outcome {
         // Before the Job exists, so that no event is missed.
         let subscription = self.shared.watch.subscribe(&self.plan.run);
         let end = match self.create() {
