@@ -26,6 +26,8 @@ mod cloning;
 mod codeintel;
 /// Every variable with bad values, and environments of the released executor.
 mod configuration;
+/// What dead executors leave, and who removes it.
+mod janitor;
 /// What is counted, and who may ask for it.
 mod metrics;
 /// The manifests on the real cluster.

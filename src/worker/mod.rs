@@ -98,6 +98,32 @@ enum End {
     NotCreated(ClusterError),
 }
 
+/// What is in the cluster when a job has ended.
+struct Rest {
+    /// Whether there was a Job, and so perhaps a pod.
+    was_created: bool,
+    /// Whether it may stay for somebody to look at: what was stopped would run
+    /// on, and what is not complete never runs.
+    may_stay: bool,
+}
+
+impl Rest {
+    fn of(end: &Result<(), End>) -> Rest {
+        Rest {
+            was_created: !matches!(end, Err(End::NotCreated(_))),
+            may_stay: !matches!(end, Err(End::Stopped(_) | End::NotCreated(_))),
+        }
+    }
+
+    /// A former process knew more.
+    fn of_decided(outcome: &Outcome) -> Rest {
+        Rest {
+            was_created: true,
+            may_stay: matches!(outcome, Outcome::Complete | Outcome::Errored(_)),
+        }
+    }
+}
+
 /// Runs a job from its dequeue to its mark. Returns when nothing of it is
 /// left, here or in the cluster, or when the next process goes on with it.
 pub fn run(shared: &Arc<Shared>, assignment: Assignment) {
@@ -252,7 +278,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn run(self, adopted: Option<Adopted>) -> Outcome {
+    fn run(mut self, adopted: Option<Adopted>) -> Outcome {
         let decided = adopted.as_ref().and_then(|a| a.found.outcome.clone());
         let is_created = adopted.as_ref().is_some_and(|a| a.found.created);
         // Before the Job exists, so that no event is missed.
@@ -260,23 +286,26 @@ impl<'a> Worker<'a> {
             Some(adopted) => adopted.subscription,
             None => self.shared.watch.subscribe(&self.plan.run),
         };
-        let (outcome, was_created) = match decided {
-            Some(outcome) => (outcome, true),
+        let (outcome, rest) = match decided {
+            Some(outcome) => {
+                let rest = Rest::of_decided(&outcome);
+                (outcome, rest)
+            }
             None => match self.follow_to_end(is_created, &subscription) {
                 Err(End::Stopped(Stop::Handover)) if self.state.is_some() => {
                     self.log.leave();
                     return Outcome::HandedOver;
                 }
                 end => {
-                    let was_created = !matches!(end, Err(End::NotCreated(_)));
-                    (self.outcome(end), was_created)
+                    let rest = Rest::of(&end);
+                    (self.outcome(end), rest)
                 }
             },
         };
         if let Some(state) = &self.state {
             state.decided(&outcome);
         }
-        self.clean_up(was_created, &subscription);
+        self.clean_up(&rest, &subscription);
         if outcome == Outcome::Lost {
             self.log.abandon();
             return outcome;
@@ -292,7 +321,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Creates the objects, unless a former process did, and follows the pod.
-    fn follow_to_end(&self, is_created: bool, subscription: &Subscription) -> Result<(), End> {
+    fn follow_to_end(&mut self, is_created: bool, subscription: &Subscription) -> Result<(), End> {
         if !is_created {
             if let Ok(stop) = self.stops.try_recv() {
                 return Err(End::Stopped(stop));

@@ -7,12 +7,17 @@
 
 pub mod inspect;
 pub mod log_stream;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod watch;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::api::core::v1 as core;
@@ -20,7 +25,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube_client::api::{Api, DeleteParams, ListParams, PostParams};
 use kube_client::config::{KubeConfigOptions, Kubeconfig};
 use kube_client::{Client, Config, Resource};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 use tokio::time::error::Elapsed;
@@ -35,6 +39,8 @@ use crate::metrics::calls::{ClusterMetrics, RequestResult};
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection that does not stand by then has failed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Secrets of one job that are created at the same time. Each may be 1 MiB.
+const SECRETS_AT_ONCE: usize = 4;
 
 /// The cluster, as far as an executor uses it. Shared by all workers.
 pub struct KubeCluster {
@@ -126,15 +132,69 @@ impl KubeCluster {
         Ok(own_pod(pod))
     }
 
-    /// Creates a Secret. One that is there already is ours: names are new for
-    /// every attempt, so an earlier try must have got through.
-    pub fn create_secret(&self, secret: &core::Secret) -> Result<(), ClusterError> {
-        self.create("Secret", secret, secret.metadata.name.as_deref())
+    /// Creates a Job and gives its UID. One that is there already is ours:
+    /// names are new for every attempt, so an earlier try must have got
+    /// through, whose answer was lost.
+    pub fn create_job(&self, job: &batch::Job) -> Result<String, ClusterError> {
+        let api = self.api::<batch::Job>();
+        let name = job.metadata.name.as_deref().unwrap_or_default();
+        let call = format!("create Job {name}");
+        let created = self.block(("create", "jobs"), call, async {
+            api.create(&PostParams::default(), job).await
+        });
+        match created {
+            Ok(job) => Ok(job.metadata.uid.unwrap_or_default()),
+            Err(error) if error.is_there_already() => self.job_uid(name),
+            Err(error) => Err(error),
+        }
     }
 
-    /// Creates a Job; one that is there already is ours.
-    pub fn create_job(&self, job: &batch::Job) -> Result<(), ClusterError> {
-        self.create("Job", job, job.metadata.name.as_deref())
+    /// UID of a Job. Reading it is not among the released permissions, but
+    /// who may delete may also ask what a deletion would delete.
+    fn job_uid(&self, name: &str) -> Result<String, ClusterError> {
+        let api = self.api::<batch::Job>();
+        let dry_run = DeleteParams {
+            dry_run: true,
+            ..DeleteParams::background()
+        };
+        let call = format!("learn the UID of Job {name} by a dry run of its deletion");
+        let answer = self.block(("delete", "jobs"), call, async {
+            api.delete(name, &dry_run).await
+        })?;
+        let uid = answer.either(
+            |job| job.metadata.uid,
+            |status| status.details.map(|details| details.uid),
+        );
+        Ok(uid.unwrap_or_default())
+    }
+
+    /// Creates Secrets, several at once. One that is there already is ours, as
+    /// with Jobs. After an error, some of the others may be there or not.
+    pub fn create_secrets(&self, secrets: &[core::Secret]) -> Result<(), ClusterError> {
+        let api = self.api::<core::Secret>();
+        let create = |secret| {
+            let api = api.clone();
+            async move { self.create_secret(&api, secret).await }
+        };
+        self.runtime.block_on(
+            stream::iter(secrets.iter().map(create))
+                .buffer_unordered(SECRETS_AT_ONCE)
+                .try_collect(),
+        )
+    }
+
+    async fn create_secret(
+        &self,
+        api: &Api<core::Secret>,
+        secret: &core::Secret,
+    ) -> Result<(), ClusterError> {
+        let name = secret.metadata.name.as_deref().unwrap_or_default();
+        let call = format!("create Secret {name}");
+        let create = async { api.create(&PostParams::default(), secret).await };
+        match self.timed(("create", "secrets"), call, create).await {
+            Err(error) if !error.is_there_already() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Deletes a Job and, in the background, its pod. One that is gone is fine.
@@ -177,25 +237,6 @@ impl KubeCluster {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    fn create<K>(&self, kind: &str, object: &K, name: Option<&str>) -> Result<(), ClusterError>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + Serialize
-            + DeserializeOwned
-            + std::fmt::Debug,
-    {
-        let api = self.api::<K>();
-        let call = format!("create {kind} {}", name.unwrap_or_default());
-        let created = self.block(("create", &K::plural(&())), call, async move {
-            api.create(&PostParams::default(), object).await.map(drop)
-        });
-        match created {
-            Err(error) if error.is_there_already() => Ok(()),
-            other => other,
-        }
-    }
-
     fn delete<K>(&self, kind: &str, name: &str) -> Result<(), ClusterError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -216,14 +257,25 @@ impl KubeCluster {
         }
     }
 
-    /// Makes a call and counts it. Verb and resource are those of a Role.
+    /// Makes a call and counts it; the thread waits for the runtime. Verb and
+    /// resource are those of a Role.
     fn block<T>(
+        &self,
+        request: (&str, &str),
+        call: String,
+        future: impl Future<Output = Result<T, kube_client::Error>>,
+    ) -> Result<T, ClusterError> {
+        self.runtime.block_on(self.timed(request, call, future))
+    }
+
+    /// One request, limited in time and counted.
+    async fn timed<T>(
         &self,
         (verb, resource): (&str, &str),
         call: String,
         future: impl Future<Output = Result<T, kube_client::Error>>,
     ) -> Result<T, ClusterError> {
-        let answer = self.wait(CALL_TIMEOUT, future);
+        let answer = tokio::time::timeout(CALL_TIMEOUT, future).await;
         self.metrics.requested(verb, resource, result_of(&answer));
         outcome(call, CALL_TIMEOUT, answer)
     }
