@@ -22,6 +22,8 @@ mod bad_input;
 mod cloning;
 /// Every variable with bad values, and environments of the released executor.
 mod configuration;
+/// Logs through broken streams, and what the kubelet does to them.
+mod logs;
 /// What is counted, and who may ask for it.
 mod metrics;
 /// The manifests on the real cluster.

@@ -5,6 +5,7 @@
 //! (`log_stream.rs`); a call blocks the thread that makes it and has a
 //! timeout. Calls are tried once: the worker owns the outcome.
 
+mod busy;
 pub mod log_stream;
 pub mod watch;
 
@@ -16,7 +17,8 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube_client::api::{Api, DeleteParams, ListParams, PostParams};
+use kube_client::api::{Api, DeleteParams, ListParams, LogParams, PostParams};
+use kube_client::client::ClientBuilder;
 use kube_client::config::{KubeConfigOptions, Kubeconfig};
 use kube_client::{Client, Config, Resource};
 use serde::Serialize;
@@ -76,7 +78,8 @@ impl KubeCluster {
             let mut config = load_config(settings).await.map_err(fail)?;
             config.connect_timeout = Some(CONNECT_TIMEOUT);
             config.default_retry = false;
-            Client::try_from(config).map_err(|error| fail(chain(&error)))
+            let builder = ClientBuilder::try_from(config).map_err(|error| fail(chain(&error)))?;
+            Ok(builder.with_layer(&busy::layer()).build())
         })?;
         let namespace = settings.namespace.clone();
         Ok(KubeCluster {
@@ -178,9 +181,22 @@ impl KubeCluster {
         container: &str,
         since: Option<jiff::Timestamp>,
     ) -> LogStream {
+        self.stream_log(pod, log_stream::params(container, since, true))
+    }
+
+    /// Reads the log of a container as far as it is there.
+    pub fn read_log(
+        &self,
+        pod: &str,
+        container: &str,
+        since: Option<jiff::Timestamp>,
+    ) -> LogStream {
+        self.stream_log(pod, log_stream::params(container, since, false))
+    }
+
+    fn stream_log(&self, pod: &str, params: LogParams) -> LogStream {
         let pods = self.api::<core::Pod>();
-        let metrics = self.metrics.clone();
-        LogStream::start(&self.runtime, pods, pod, container, since, metrics)
+        LogStream::start(&self.runtime, pods, pod, params, self.metrics.clone())
     }
 
     fn api<K>(&self) -> Api<K>
@@ -287,6 +303,7 @@ fn result_of<T>(answer: &Result<Result<T, kube_client::Error>, Elapsed>) -> Requ
     match answer {
         Ok(Ok(_)) => RequestResult::Done,
         Ok(Err(kube_client::Error::Api(_))) => RequestResult::Refused,
+        Ok(Err(error)) if busy::find(error).is_some() => RequestResult::Refused,
         Ok(Err(_)) | Err(_) => RequestResult::Unreachable,
     }
 }
@@ -299,7 +316,13 @@ fn kind_of(error: kube_client::Error) -> ClusterErrorKind {
             reason: status.reason.clone(),
             message: status.message.clone(),
         },
-        other => ClusterErrorKind::Unreachable(chain(&other)),
+        other => match busy::find(&other) {
+            Some(busy) => ClusterErrorKind::Busy {
+                status: busy.status,
+                stay_away: busy.stay_away,
+            },
+            None => ClusterErrorKind::Unreachable(chain(&other)),
+        },
     }
 }
 
