@@ -23,5 +23,6 @@ pub mod pool;
 pub mod queue;
 pub mod shutdown;
 pub mod state;
+pub mod validate;
 pub mod worker;
 pub mod workspace;

@@ -4,6 +4,9 @@
 //! exit code 0; everything else is either still running or a failure with a
 //! name. What the cluster said is kept in its own words.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -321,6 +324,11 @@ fn container_failure(container: &ContainerView) -> Option<Failure> {
     let name = container.name.clone();
     match (*exit_code, reason.as_str()) {
         (0, _) => None,
+        // The exit code is made up: nobody saw how it ended.
+        (_, "ContainerStatusUnknown") => Some(Failure::PodFailed {
+            reason: reason.clone(),
+            message: message.clone(),
+        }),
         (_, "OOMKilled") => Some(Failure::OutOfMemory { container: name }),
         (_, "StartError" | "ContainerCannotRun") => Some(Failure::CannotStart {
             container: name,
@@ -408,12 +416,14 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether waiting cannot help.
+    /// Whether waiting cannot help. The kubelet tries again to make a
+    /// container, and on a busy node it often fails before it succeeds.
     pub fn is_permanent(&self) -> bool {
-        !matches!(
-            self,
-            Failure::ImagePull { .. } | Failure::Unschedulable { .. }
-        )
+        match self {
+            Failure::InvalidImage { .. } | Failure::ImageNotPresent { .. } => true,
+            Failure::Configuration { message, .. } => message.contains("runAsNonRoot"),
+            _ => false,
+        }
     }
 }
 

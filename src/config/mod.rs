@@ -4,7 +4,7 @@
 //! ever reads it. All faults are found in one go, because a person who fixes a
 //! deployment one restart at a time is not helped by the first one alone.
 
-mod parse;
+pub(crate) mod parse;
 mod reader;
 mod settings;
 pub mod table;

@@ -20,6 +20,9 @@ use crate::worker::{End, Worker};
 
 /// How long a pull that fails may go on failing: registries have bad moments.
 const PULL_GRACE: Duration = Duration::from_secs(60);
+/// How long the kubelet may fail to make a container: on a busy node one of
+/// its calls to the runtime can take the two minutes that it has.
+const START_GRACE: Duration = Duration::from_secs(3 * 60);
 /// How long a pod may wait for a node: clusters that scale need minutes.
 const NODE_GRACE: Duration = Duration::from_secs(15 * 60);
 /// A Job whose pod does not show is worth a warning.
@@ -196,6 +199,7 @@ impl<'a> Follow<'a> {
     ) -> Result<Option<Instant>, End> {
         let grace = match failure {
             Failure::Unschedulable { .. } => NODE_GRACE,
+            Failure::CannotStart { .. } | Failure::Configuration { .. } => START_GRACE,
             _ => PULL_GRACE,
         };
         let same =

@@ -245,6 +245,7 @@ impl<'a> Worker<'a> {
                 ticket.clone(),
                 Arc::clone(&redactions),
                 place,
+                adopted.is_some(),
             ),
             redactions,
             state: attempt.state,
@@ -263,7 +264,7 @@ impl<'a> Worker<'a> {
         let (outcome, was_created) = match decided {
             Some(outcome) => (outcome, true),
             None => match self.follow_to_end(is_created, &subscription) {
-                Err(End::Stopped(Stop::Handover)) => {
+                Err(End::Stopped(Stop::Handover)) if self.state.is_some() => {
                     self.log.leave();
                     return Outcome::HandedOver;
                 }
@@ -277,6 +278,10 @@ impl<'a> Worker<'a> {
             state.decided(&outcome);
         }
         self.clean_up(was_created, &subscription);
+        if outcome == Outcome::Lost {
+            self.log.abandon();
+            return outcome;
+        }
         match self.log.finish() {
             Err(error) if error.is_not_ours() => Outcome::Lost,
             Err(error) => {
@@ -294,6 +299,10 @@ impl<'a> Worker<'a> {
                 return Err(End::Stopped(stop));
             }
             if let Err(end) = self.create() {
+                // Before the entry says so: the next process must not try again.
+                if let (Some(state), End::NotCreated(error)) = (&self.state, &end) {
+                    state.decided(&self.outcome_of(error));
+                }
                 self.tell_not_created(&end);
                 return Err(end);
             }
@@ -318,7 +327,8 @@ impl<'a> Worker<'a> {
         let message = match end {
             Ok(()) => return Outcome::Complete,
             Err(End::Stopped(Stop::NotOurs)) => return Outcome::Lost,
-            Err(End::Stopped(Stop::Handover)) => return Outcome::HandedOver,
+            // Nobody will find what was not kept: the server gives it away.
+            Err(End::Stopped(Stop::Handover)) => return Outcome::Lost,
             Err(End::Stopped(Stop::Cancelled)) => {
                 return Outcome::Failed("the job was cancelled".to_string());
             }
@@ -332,9 +342,13 @@ impl<'a> Worker<'a> {
                 go_duration(self.shared.settings.max_runtime)
             ),
             Err(End::Failed(failure)) => self.explain(&failure),
-            Err(End::NotCreated(error)) => error.to_string(),
+            Err(End::NotCreated(error)) => return self.outcome_of(&error),
         };
         Outcome::Errored(self.redactions.redact(&message))
+    }
+
+    fn outcome_of(&self, error: &ClusterError) -> Outcome {
+        Outcome::Errored(self.redactions.redact(&error.to_string()))
     }
 
     /// A failure in words of the job: the step's key where it is one step's.

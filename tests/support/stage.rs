@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use super::cluster::{Namespace, host_address};
-use super::daemon;
 use super::proxy::Proxy;
 use super::repository::Repository;
+use super::{MINUTES, daemon};
 use crate::frontend::Frontend;
+use crate::frontend::record::{JobRef, JobState, JobView};
 use crate::frontend::spec::{JobSpec, StepSpec};
 
 /// Image with bash, git and coreutils.
@@ -98,6 +99,19 @@ impl Stage {
             .shallow(true)
     }
 
+    /// Runs a job to its end, which must be a good one.
+    pub(crate) fn complete(&self, spec: JobSpec) -> JobView {
+        self.wait_complete(self.frontend.enqueue(spec))
+    }
+
+    /// Waits for the end of a job, which must be a good one.
+    pub(crate) fn wait_complete(&self, job: JobRef) -> JobView {
+        let job = self.frontend.wait_finished(job, MINUTES);
+        let is_complete = matches!(job.state, JobState::Completed);
+        assert!(is_complete, "{:?}\n{}", job.state, job.log_text());
+        job
+    }
+
     /// What must be true after every test: nothing left, no rule broken.
     pub(crate) fn assert_clean(&self) {
         self.namespace.wait_until_empty();
@@ -108,6 +122,22 @@ impl Stage {
             violations.join("\n")
         );
     }
+}
+
+/// The lines that a step printed.
+pub(crate) fn lines<'a>(job: &'a JobView, key: &str) -> Vec<&'a str> {
+    let entry = job.log(&format!("step.kubernetes.{key}"));
+    let entry = entry.unwrap_or_else(|| panic!("{key} did not run\n{}", job.log_text()));
+    let lines = entry.out.split_terminator('\n');
+    let unmarked = lines.map(|line| line.strip_prefix("stdout: "));
+    unmarked
+        .map(|line| line.unwrap_or_else(|| panic!("every line is marked: {}", entry.out)))
+        .collect()
+}
+
+/// A step that does not trace its commands.
+pub(crate) fn quiet(key: &str, image: &str) -> StepSpec {
+    StepSpec::new(key, image).command("{ set +x; } 2>/dev/null")
 }
 
 /// A step in the tiny image.

@@ -6,6 +6,7 @@
 //! timeout. Calls are tried once: the worker owns the outcome.
 
 mod busy;
+pub mod inspect;
 pub mod log_stream;
 pub mod watch;
 
@@ -42,6 +43,7 @@ pub struct KubeCluster {
     // Dropped last: the watch and the streams live on it.
     runtime: Arc<Runtime>,
     client: Client,
+    server: String,
     namespace: String,
     metrics: ClusterMetrics,
 }
@@ -74,20 +76,29 @@ impl KubeCluster {
             .enable_all()
             .build()
             .map_err(|error| fail(error.to_string()))?;
-        let client = runtime.block_on(async {
+        let (client, server) = runtime.block_on(async {
             let mut config = load_config(settings).await.map_err(fail)?;
             config.connect_timeout = Some(CONNECT_TIMEOUT);
             config.default_retry = false;
+            let server = config.cluster_url.to_string();
+            let server = server.trim_end_matches('/').to_string();
             let builder = ClientBuilder::try_from(config).map_err(|error| fail(chain(&error)))?;
-            Ok(builder.with_layer(&busy::layer()).build())
+            let client = builder.with_layer(&busy::layer()).build();
+            Ok((client, server))
         })?;
         let namespace = settings.namespace.clone();
         Ok(KubeCluster {
             runtime: Arc::new(runtime),
             client,
+            server,
             namespace,
             metrics: metrics.clone(),
         })
+    }
+
+    /// Address of the API server.
+    pub fn server(&self) -> &str {
+        &self.server
     }
 
     /// Namespace in which everything is made.
@@ -115,31 +126,7 @@ impl KubeCluster {
             call,
             async move { pods.get(&pod_name).await },
         )?;
-        let spec = pod.spec.unwrap_or_default();
-        let ours = |container: &&core::Container| container.name.contains("executor");
-        let container = spec
-            .containers
-            .iter()
-            .find(ours)
-            .or(spec.containers.first());
-        Ok(OwnPod {
-            image: container
-                .and_then(|container| container.image.clone())
-                .unwrap_or_default(),
-            pull_secrets: spec
-                .image_pull_secrets
-                .into_iter()
-                .flatten()
-                .map(|s| s.name)
-                .collect(),
-            owner: OwnerReference {
-                api_version: "v1".to_string(),
-                kind: "Pod".to_string(),
-                name: name.to_string(),
-                uid: pod.metadata.uid.unwrap_or_default(),
-                ..OwnerReference::default()
-            },
-        })
+        Ok(own_pod(pod))
     }
 
     /// Creates a Secret. One that is there already is ours: names are new for
@@ -220,7 +207,7 @@ impl KubeCluster {
             api.create(&PostParams::default(), object).await.map(drop)
         });
         match created {
-            Err(error) if error.is_conflict() => Ok(()),
+            Err(error) if error.is_there_already() => Ok(()),
             other => other,
         }
     }
@@ -245,28 +232,65 @@ impl KubeCluster {
         }
     }
 
-    /// The one place where a thread waits for the runtime. Verb and resource
-    /// are those of a Role.
+    /// Makes a call and counts it. Verb and resource are those of a Role.
     fn block<T>(
         &self,
         (verb, resource): (&str, &str),
         call: String,
         future: impl Future<Output = Result<T, kube_client::Error>>,
     ) -> Result<T, ClusterError> {
-        let timed = async { tokio::time::timeout(CALL_TIMEOUT, future).await };
-        let answer = self.runtime.block_on(timed);
+        let answer = self.wait(CALL_TIMEOUT, future);
         self.metrics.requested(verb, resource, result_of(&answer));
-        match answer {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(ClusterError {
-                call,
-                kind: kind_of(error),
-            }),
-            Err(_) => Err(ClusterError {
-                call,
-                kind: ClusterErrorKind::Unreachable(format!("no answer in {CALL_TIMEOUT:?}")),
-            }),
-        }
+        outcome(call, CALL_TIMEOUT, answer)
+    }
+
+    /// The one place where a thread waits for the runtime.
+    fn wait<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
+        self.runtime
+            .block_on(async { tokio::time::timeout(limit, future).await })
+    }
+}
+
+/// What came of a call with a limit of time.
+fn outcome<T>(
+    call: String,
+    limit: Duration,
+    answer: Result<Result<T, kube_client::Error>, Elapsed>,
+) -> Result<T, ClusterError> {
+    let kind = match answer {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => kind_of(error),
+        Err(_) => ClusterErrorKind::Unreachable(format!("no answer in {limit:.0?}")),
+    };
+    Err(ClusterError { call, kind })
+}
+
+/// What the executor's own Pod says of the pods that it makes.
+fn own_pod(pod: core::Pod) -> OwnPod {
+    let spec = pod.spec.unwrap_or_default();
+    let ours = |container: &&core::Container| container.name.contains("executor");
+    let container = spec
+        .containers
+        .iter()
+        .find(ours)
+        .or(spec.containers.first());
+    OwnPod {
+        image: container
+            .and_then(|container| container.image.clone())
+            .unwrap_or_default(),
+        pull_secrets: spec
+            .image_pull_secrets
+            .into_iter()
+            .flatten()
+            .map(|s| s.name)
+            .collect(),
+        owner: OwnerReference {
+            api_version: "v1".to_string(),
+            kind: "Pod".to_string(),
+            name: pod.metadata.name.unwrap_or_default(),
+            uid: pod.metadata.uid.unwrap_or_default(),
+            ..OwnerReference::default()
+        },
     }
 }
 

@@ -177,7 +177,13 @@ impl Subscribers {
 }
 
 impl Subscriber {
+    /// A second pod of the same Job would be somebody else's doing; it must not
+    /// hide what becomes of the first one.
     fn publish(&mut self, view: PodView) {
+        if self.last.as_ref().is_some_and(|last| last.uid != view.uid) {
+            log::warn!("Ignoring pod {}: its job runs in another one.", view.name);
+            return;
+        }
         self.last = Some(view.clone());
         // Only this task sends, so after taking the old view there is room.
         let _ = self.views.try_recv();
