@@ -1,6 +1,10 @@
 //! What can go wrong in a call to Kubernetes, and what that means.
 
 use std::fmt;
+use std::time::Duration;
+
+/// However long the API server asks us to stay away, jobs do not wait longer.
+const STAY_AWAY_MAX: Duration = Duration::from_secs(30);
 
 /// A call that did not do what it should.
 #[derive(Debug)]
@@ -18,6 +22,13 @@ pub enum ClusterErrorKind {
     Configuration(String),
     /// No answer: no connection, a broken one, or one that took too long.
     Unreachable(String),
+    /// The API server is too busy, and says when to come back.
+    Busy {
+        /// Status code of the answer.
+        status: u16,
+        /// How long to stay away.
+        stay_away: Duration,
+    },
     /// The API server refused.
     Refused {
         /// Status code of the answer.
@@ -34,11 +45,24 @@ impl ClusterError {
     pub fn is_retryable(&self) -> bool {
         match &self.kind {
             ClusterErrorKind::Configuration(_) => false,
-            ClusterErrorKind::Unreachable(_) => true,
+            ClusterErrorKind::Unreachable(_) | ClusterErrorKind::Busy { .. } => true,
             ClusterErrorKind::Refused { status, .. } => {
                 !self.is_too_large() && matches!(*status, 409 | 429 | 500..)
             }
         }
+    }
+
+    /// How long the API server asks us to stay away, up to our own limit.
+    pub fn stay_away(&self) -> Duration {
+        match self.kind {
+            ClusterErrorKind::Busy { stay_away, .. } => stay_away.min(STAY_AWAY_MAX),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Whether nobody knows if the call had its effect.
+    pub fn is_uncertain(&self) -> bool {
+        matches!(self.kind, ClusterErrorKind::Unreachable(_))
     }
 
     /// Whether the object is larger than Kubernetes takes: than its API does,
@@ -95,6 +119,11 @@ impl fmt::Display for ClusterError {
                     "cannot {call}: no answer from the Kubernetes API: {cause}"
                 )
             }
+            ClusterErrorKind::Busy { status, stay_away } => write!(
+                f,
+                "cannot {call}: the Kubernetes API is too busy ({status}) and asks us to come \
+                 back in {stay_away:?}"
+            ),
             ClusterErrorKind::Refused { status: 401, .. } => write!(
                 f,
                 "cannot {call}: the Kubernetes API does not accept our credentials; check the \
@@ -139,6 +168,22 @@ mod tests {
                 message: message.to_string(),
             },
         }
+    }
+
+    #[test]
+    fn a_busy_server_is_heeded_up_to_a_limit() {
+        for (asked, heeded) in [(2, 2), (3600, 30)] {
+            let error = ClusterError {
+                call: "create Job a".to_string(),
+                kind: ClusterErrorKind::Busy {
+                    status: 429,
+                    stay_away: Duration::from_secs(asked),
+                },
+            };
+            assert!(error.is_retryable());
+            assert_eq!(error.stay_away(), Duration::from_secs(heeded));
+        }
+        assert_eq!(refused(500, "").stay_away(), Duration::ZERO);
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl fmt::Display for Gap {
         }
         write!(
             f,
-            ": the node had put it into an older log file before it could be read."
+            ": the node had put it into an older log file before it could be read"
         )
     }
 }
@@ -160,6 +160,13 @@ impl Records {
             after,
             before: None,
         })
+    }
+
+    /// Whether this stream has not come to where the last one ended.
+    pub fn is_behind(&self) -> bool {
+        let is_behind =
+            |resume: &Resume| !resume.is_met() || self.position.bytes < resume.position().bytes;
+        self.resume.as_ref().is_some_and(is_behind)
     }
 
     /// What the kubelet said in this stream for itself: why it ends, as a rule.

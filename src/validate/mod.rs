@@ -152,6 +152,7 @@ fn unreachable(error: &ClusterError, server: &str) -> Finding {
             "Check the server and the certificate in the kubeconfig, or, inside of a cluster, \
              that no NetworkPolicy keeps the executor from the Kubernetes API",
         ),
+        ClusterErrorKind::Busy { .. } => (format!("{server}: {error}"), "Check again later"),
         ClusterErrorKind::Refused { .. } => (
             format!("{server}: {error}"),
             "Check that this is the address of a Kubernetes API, and the credentials",

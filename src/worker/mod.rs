@@ -2,8 +2,9 @@
 //! report.
 //!
 //! `create.rs` makes the objects and deletes them, `follow.rs` waits for the
-//! end and ships the logs. The outcome is decided here.
+//! end, `container_log.rs` ships the logs. The outcome is decided here.
 
+mod container_log;
 mod create;
 mod follow;
 mod refusal;

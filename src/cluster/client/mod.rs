@@ -5,6 +5,7 @@
 //! (`log_stream.rs`); a call blocks the thread that makes it and has a
 //! timeout. Calls are tried once: the worker owns the outcome.
 
+mod busy;
 pub mod inspect;
 pub mod log_stream;
 #[cfg(test)]
@@ -22,7 +23,8 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube_client::api::{Api, DeleteParams, ListParams, PostParams};
+use kube_client::api::{Api, DeleteParams, ListParams, LogParams, PostParams};
+use kube_client::client::ClientBuilder;
 use kube_client::config::{KubeConfigOptions, Kubeconfig};
 use kube_client::{Client, Config, Resource};
 use serde::de::DeserializeOwned;
@@ -86,7 +88,8 @@ impl KubeCluster {
             config.default_retry = false;
             let server = config.cluster_url.to_string();
             let server = server.trim_end_matches('/').to_string();
-            let client = Client::try_from(config).map_err(|error| fail(chain(&error)))?;
+            let builder = ClientBuilder::try_from(config).map_err(|error| fail(chain(&error)))?;
+            let client = builder.with_layer(&busy::layer()).build();
             Ok((client, server))
         })?;
         let namespace = settings.namespace.clone();
@@ -225,9 +228,22 @@ impl KubeCluster {
         container: &str,
         since: Option<jiff::Timestamp>,
     ) -> LogStream {
+        self.stream_log(pod, log_stream::params(container, since, true))
+    }
+
+    /// Reads the log of a container as far as it is there.
+    pub fn read_log(
+        &self,
+        pod: &str,
+        container: &str,
+        since: Option<jiff::Timestamp>,
+    ) -> LogStream {
+        self.stream_log(pod, log_stream::params(container, since, false))
+    }
+
+    fn stream_log(&self, pod: &str, params: LogParams) -> LogStream {
         let pods = self.api::<core::Pod>();
-        let metrics = self.metrics.clone();
-        LogStream::start(&self.runtime, pods, pod, container, since, metrics)
+        LogStream::start(&self.runtime, pods, pod, params, self.metrics.clone())
     }
 
     fn api<K>(&self) -> Api<K>
@@ -363,6 +379,7 @@ fn result_of<T>(answer: &Result<Result<T, kube_client::Error>, Elapsed>) -> Requ
     match answer {
         Ok(Ok(_)) => RequestResult::Done,
         Ok(Err(kube_client::Error::Api(_))) => RequestResult::Refused,
+        Ok(Err(error)) if busy::find(error).is_some() => RequestResult::Refused,
         Ok(Err(_)) | Err(_) => RequestResult::Unreachable,
     }
 }
@@ -375,7 +392,13 @@ fn kind_of(error: kube_client::Error) -> ClusterErrorKind {
             reason: status.reason.clone(),
             message: status.message.clone(),
         },
-        other => ClusterErrorKind::Unreachable(chain(&other)),
+        other => match busy::find(&other) {
+            Some(busy) => ClusterErrorKind::Busy {
+                status: busy.status,
+                stay_away: busy.stay_away,
+            },
+            None => ClusterErrorKind::Unreachable(chain(&other)),
+        },
     }
 }
 

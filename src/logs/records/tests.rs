@@ -135,6 +135,19 @@ fn what_rotation_took_is_named() {
 }
 
 #[test]
+fn a_stream_that_repeats_is_behind() {
+    let whole = [line(5, "a"), line(7, "bcd")].concat();
+    let mut records = Records::default();
+    read_all(&mut records, whole.as_bytes(), 9);
+    assert!(!records.is_behind());
+    for cut in 0..=whole.len() {
+        records.reopen();
+        assert!(read_all(&mut records, &whole.as_bytes()[..cut], 9).is_empty());
+        assert_eq!(records.is_behind(), cut < whole.len(), "cut at {cut}");
+    }
+}
+
+#[test]
 fn a_newer_file_with_the_last_record_is_no_gap() {
     let (old, newer) = ([line(5, "a"), line(7, "b")].concat(), line(9, "c"));
     for cut in old.len() + 31..=old.len() + newer.len() {
