@@ -4,8 +4,9 @@
 //! Stop: take no more, wait for the workers up to the drain limit, stop what
 //! is left, last heartbeat, end.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, select};
@@ -14,8 +15,8 @@ use crate::adopt;
 use crate::backoff::{self, Backoff};
 use crate::cluster::client::watch::PodWatch;
 use crate::cluster::client::{KubeCluster, OwnPod};
-use crate::cluster::names::{executor_name, label_value};
-use crate::config::{Config, JobSettings, StatePlace};
+use crate::cluster::names::label_value;
+use crate::config::{Config, JobSettings};
 use crate::dequeue::{self, Asking};
 use crate::exit::Exit;
 use crate::heartbeat::{Heartbeat, Registry, Stop};
@@ -25,7 +26,7 @@ use crate::metrics::server::MetricsServer;
 use crate::pool::Pool;
 use crate::queue::client::QueueClient;
 use crate::shutdown::Shutdown;
-use crate::state::{FoundJob, StateDir};
+use crate::state::StateDir;
 use crate::worker::{self, Shared};
 
 /// The image that makes workspaces where our own cannot be found out.
@@ -39,8 +40,6 @@ const HANDOVER_LIMIT: Duration = Duration::from_secs(10);
 /// No failure to connect keeps us away for longer: jobs of a former process
 /// are given away after 25 s without a heartbeat.
 const CONNECT_BACKOFF_MAX: Duration = Duration::from_secs(8);
-/// Where the released manifests mount a volume.
-const USUAL_STATE_DIR: &str = "/data";
 
 /// What the daemon knows of the place where it runs.
 pub struct Place {
@@ -65,14 +64,6 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
     let health = Health::new(shutdown);
     // Answers until this function returns.
     let _server = serve_metrics(config.metrics_address.as_deref(), &metrics, &health);
-    let (state, found) = match open_state(&config, &place) {
-        Ok(opened) => opened,
-        Err(problem) => {
-            log::error!("{problem}.");
-            return Exit::Failed;
-        }
-    };
-    let queue = QueueClient::new(config.queue.clone(), &found.name, &metrics);
     let cluster = match KubeCluster::new(&config.cluster, &metrics.cluster) {
         Ok(cluster) => cluster,
         Err(error) => {
@@ -80,8 +71,18 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
             return Exit::Failed;
         }
     };
+    let objects = format!("{} in {}", cluster.namespace(), cluster.server());
+    let former = match adopt::open(&config, &place.host, &objects) {
+        Ok(former) => former,
+        Err(error) => {
+            log::error!("{error}.");
+            return Exit::Failed;
+        }
+    };
+    let queue = QueueClient::new(config.queue.clone(), &former.name, &metrics);
     let registry = Registry::default();
-    let adopted = adopt::read(&queue, &registry, state.as_ref(), found.jobs);
+    let (state, name) = (former.state.clone(), former.name.clone());
+    let (adopted, forgotten) = adopt::read(&queue, &registry, former);
     if !connect_frontend(&queue, &registry, shutdown) {
         return Exit::Clean;
     }
@@ -98,15 +99,16 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
         false => Exit::Clean,
         true => {
             health.set_connected();
+            adopt::forget(&cluster, forgotten);
             let parts = Parts {
-                name: found.name,
+                name,
                 queue,
                 cluster,
                 metrics,
                 registry,
-                keeps_state: state.is_some(),
+                state,
             };
-            work(&config, place, parts, state.as_ref(), adopted, shutdown)
+            work(&config, place, parts, adopted, shutdown)
         }
     };
     heartbeat.stop();
@@ -118,14 +120,14 @@ fn work(
     config: &Config,
     place: Place,
     parts: Parts,
-    state: Option<&Arc<StateDir>>,
     adopted: Vec<adopt::Read>,
     shutdown: &Shutdown,
 ) -> Exit {
     let mut watch = PodWatch::default();
-    let adopted = adopt::assign(&watch, adopted);
+    let mut adopted = adopt::assign(&watch, adopted);
     let instance = label_value(&parts.name);
     parts.cluster.start_watch(&mut watch, &instance);
+    let state = parts.state.clone();
     let shared = Arc::new(share(config, place, parts, watch));
     let pool = match start_workers(&shared, config.workers) {
         Ok(pool) => pool,
@@ -147,10 +149,22 @@ fn work(
             "workers"
         }
     );
-    dequeue_until_stopped(config, &shared, state, adopted, &pool, shutdown);
-    match config.hands_over && shutdown.is_draining() {
-        true => hand_over(&shared, pool, shutdown),
-        false => drain(&shared, pool, config.drain_timeout, shutdown),
+    // With fewer workers than before, some jobs get a thread of their own.
+    let surplus = adopted.split_off(config.workers.min(adopted.len()));
+    let surplus = start_surplus(&shared, surplus);
+    dequeue_until_stopped(config, &shared, state.as_ref(), adopted, &pool, shutdown);
+    let joined = join(pool, surplus);
+    if !shutdown.is_draining() {
+        // A limit was reached: every job has its own time to end.
+        log::info!("Ending after {} more jobs.", shared.registry.len());
+        select! {
+            recv(joined) -> _ => return Exit::Clean,
+            recv(shutdown.drain()) -> _ => {}
+        }
+    }
+    match config.hands_over {
+        true => hand_over(&shared, &joined, shutdown),
+        false => drain(&shared, &joined, config.drain_timeout, shutdown),
     }
 }
 
@@ -161,57 +175,7 @@ struct Parts {
     cluster: KubeCluster,
     metrics: Metrics,
     registry: Registry,
-    keeps_state: bool,
-}
-
-/// What a former process left, with a name in any case.
-struct Former {
-    name: String,
-    jobs: Vec<FoundJob>,
-}
-
-/// Opens the state directory, if there is one, and reads what is in it.
-fn open_state(config: &Config, place: &Place) -> Result<(Option<Arc<StateDir>>, Former), String> {
-    let path = match &config.state {
-        StatePlace::Nowhere => None,
-        StatePlace::At(path) => Some(path.as_path()),
-        StatePlace::Usual => Some(Path::new(USUAL_STATE_DIR)).filter(|path| is_writable(path)),
-    };
-    let Some(path) = path else {
-        if config.hands_over {
-            return Err(format!(
-                "EXECUTOR_SHUTDOWN is handover, and there is no state directory: set \
-                 EXECUTOR_STATE_DIR, or make {USUAL_STATE_DIR} writable"
-            ));
-        }
-        let name = executor_name(&place.host);
-        return Ok((
-            None,
-            Former {
-                name,
-                jobs: Vec::new(),
-            },
-        ));
-    };
-    let (state, found) = StateDir::open(path).map_err(|error| error.to_string())?;
-    let name = found.name.unwrap_or_else(|| executor_name(&place.host));
-    if let Err(error) = state.keep_name(&name) {
-        return Err(format!(
-            "cannot write to {}: {error}",
-            state.path().display()
-        ));
-    }
-    log::info!(
-        "State is in {}; {} jobs of a former process.",
-        state.path().display(),
-        found.jobs.len()
-    );
-    let jobs = found.jobs;
-    Ok((Some(state), Former { name, jobs }))
-}
-
-fn is_writable(path: &Path) -> bool {
-    path.is_dir() && rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok()
+    state: Option<Arc<StateDir>>,
 }
 
 /// Shows the metrics, if that is wanted and can be: jobs matter more.
@@ -240,12 +204,7 @@ fn serve_metrics(
 /// and tells which jobs of a former process are still ours. False if a stop was
 /// requested before.
 fn connect_frontend(queue: &QueueClient, registry: &Registry, shutdown: &Shutdown) -> bool {
-    let heartbeat = || {
-        let jobs = registry.keys();
-        let answer = queue.heartbeat(&jobs).map_err(|error| error.to_string())?;
-        registry.apply(&jobs, &answer);
-        Ok(())
-    };
+    let heartbeat = || registry.beat(queue).map_err(|error| error.to_string());
     until_it_works("Sourcegraph", heartbeat, shutdown)
 }
 
@@ -280,7 +239,7 @@ fn share(config: &Config, place: Place, parts: Parts, watch: PodWatch) -> Shared
     Shared {
         watch,
         // Jobs that the next Pod takes over may not go with this one.
-        own_pod_owns: is_beside && !parts.keeps_state,
+        own_pod_owns: is_beside && parts.state.is_none(),
         registry: parts.registry,
         metrics: parts.metrics,
         settings: config.job.clone(),
@@ -355,12 +314,30 @@ fn dequeue_until_stopped(
     });
 }
 
+/// A thread for each job of a former process that no worker is there for.
+fn start_surplus(shared: &Arc<Shared>, jobs: Vec<worker::Assignment>) -> Vec<JoinHandle<()>> {
+    let start = |assignment: worker::Assignment| {
+        let shared = Arc::clone(shared);
+        let thread = std::thread::Builder::new().name("worker-surplus".to_string());
+        let thread = thread.spawn(move || worker::run(&shared, assignment));
+        thread
+            .inspect_err(|error| log::error!("A job is left to the next process: {error}."))
+            .ok()
+    };
+    jobs.into_iter().filter_map(start).collect()
+}
+
 /// Joins the workers on a thread of its own, which may have to be left behind;
 /// the channel is closed when they have ended.
-fn join(pool: Pool<worker::Assignment>) -> Receiver<()> {
+fn join(pool: Pool<worker::Assignment>, surplus: Vec<JoinHandle<()>>) -> Receiver<()> {
     let (sender, joined) = bounded::<()>(0);
     std::thread::spawn(move || {
         pool.join();
+        for thread in surplus {
+            if thread.join().is_err() {
+                log::error!("A job made its thread panic.");
+            }
+        }
         drop(sender);
     });
     joined
@@ -368,10 +345,9 @@ fn join(pool: Pool<worker::Assignment>) -> Receiver<()> {
 
 /// Leaves running jobs as they are to the next process. Those whose end was
 /// decided may still report it.
-fn hand_over(shared: &Shared, pool: Pool<worker::Assignment>, shutdown: &Shutdown) -> Exit {
+fn hand_over(shared: &Shared, joined: &Receiver<()>, shutdown: &Shutdown) -> Exit {
     let jobs = shared.registry.len();
     log::info!("Stopping; {jobs} jobs are left to the next process.");
-    let joined = join(pool);
     shared.registry.stop_all(Stop::Handover);
     select! {
         recv(joined) -> _ => {}
@@ -382,21 +358,7 @@ fn hand_over(shared: &Shared, pool: Pool<worker::Assignment>, shutdown: &Shutdow
 }
 
 /// Lets running jobs end, up to the limit, then makes them.
-fn drain(
-    shared: &Arc<Shared>,
-    pool: Pool<worker::Assignment>,
-    limit: Duration,
-    shutdown: &Shutdown,
-) -> Exit {
-    let joined = join(pool);
-    if !shutdown.is_draining() {
-        // A limit was reached: every job has its own time to end.
-        log::info!("Ending after {} more jobs.", shared.registry.len());
-        select! {
-            recv(joined) -> _ => return Exit::Clean,
-            recv(shutdown.drain()) -> _ => {}
-        }
-    }
+fn drain(shared: &Shared, joined: &Receiver<()>, limit: Duration, shutdown: &Shutdown) -> Exit {
     match shared.registry.len() {
         0 => log::info!("Stopping; no job runs."),
         jobs => log::info!("Stopping; {jobs} jobs run and have {limit:?} to end."),

@@ -66,11 +66,9 @@ pub fn run(asking: &Asking<'_>, registry: &Registry, pool: &Pool<Assignment>, sh
             let wait = match asking.metrics.dequeued(asking.queue.dequeue()) {
                 Ok(Some(taken)) => {
                     backoff.reset();
-                    if assign(asking, registry, pool, taken) {
-                        left.count();
-                        break;
-                    }
-                    poll_interval
+                    assign(asking, registry, pool, taken);
+                    left.count();
+                    break;
                 }
                 Ok(None) => {
                     backoff.reset();
@@ -143,13 +141,10 @@ fn worker_is_idle(pool: &Pool<Assignment>, until: Option<Instant>, shutdown: &Sh
     }
 }
 
-/// Gives a job to a worker; false if it runs here already.
-fn assign(asking: &Asking<'_>, registry: &Registry, pool: &Pool<Assignment>, taken: Taken) -> bool {
+/// Gives a job to a worker.
+fn assign(asking: &Asking<'_>, registry: &Registry, pool: &Pool<Assignment>, taken: Taken) {
     let key = taken.dequeued.ticket().key();
-    let Some(place) = registry.add(key.clone()) else {
-        log::warn!("The server handed out job {key}, which runs here already; dropping it.");
-        return false;
-    };
+    let place = registry.add(key.clone());
     let run = run_name(&key.queue, key.id, &random_suffix());
     let state = asking
         .state
@@ -161,7 +156,6 @@ fn assign(asking: &Asking<'_>, registry: &Registry, pool: &Pool<Assignment>, tak
         state,
         adopted: None,
     });
-    true
 }
 
 /// Keeps a job for the next process. One that cannot be kept runs all the

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use executor::cluster::plan::script::WORKSPACE;
+use executor::cluster::names::WORKSPACE;
 use executor::config::Config;
 use executor::daemon::{self, Place};
 use executor::exit::Exit;

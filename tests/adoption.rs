@@ -220,6 +220,43 @@ fn a_pod_that_vanished_meanwhile_is_told() {
 }
 
 #[test]
+fn fewer_workers_lose_no_job() {
+    let stage = Stage::new();
+    let dir = tempfile::tempdir().unwrap();
+    let first = executor(&stage, dir.path()).start();
+    let jobs = [enqueue(&stage), enqueue(&stage), enqueue(&stage)];
+    for job in jobs {
+        wait_for_line(&stage, job, 2);
+    }
+    kill(first);
+    let second = executor(&stage, dir.path())
+        .env("EXECUTOR_MAXIMUM_NUM_JOBS", "1")
+        .start();
+    for job in jobs {
+        assert_whole(&stage.frontend.wait_finished(job, MINUTES));
+    }
+    second.stop();
+    stage.assert_clean();
+}
+
+#[test]
+fn jobs_of_another_queue_are_deleted() {
+    let stage = Stage::new();
+    let dir = tempfile::tempdir().unwrap();
+    let first = executor(&stage, dir.path()).start();
+    let job = enqueue(&stage);
+    wait_for_line(&stage, job, 2);
+    kill(first);
+    let second = executor(&stage, dir.path())
+        .env("EXECUTOR_QUEUE_NAME", "codeintel")
+        .start();
+    second.wait_for_log("cannot be taken up again");
+    second.stop();
+    stage.namespace.wait_until_gone("jobs,pods");
+    assert_no_state(dir.path());
+}
+
+#[test]
 fn replicas_can_share_a_state_directory() {
     let stage = Stage::new();
     let dir = tempfile::tempdir().unwrap();

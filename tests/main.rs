@@ -28,6 +28,10 @@ mod cloning;
 mod codeintel;
 /// Every variable with bad values, and environments of the released executor.
 mod configuration;
+/// What dead executors leave, and who removes it.
+mod janitor;
+/// Logs through broken streams, and what the kubelet does to them.
+mod logs;
 /// What is counted, and who may ask for it.
 mod metrics;
 /// The manifests on the real cluster.

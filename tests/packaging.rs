@@ -62,6 +62,15 @@ fn the_manifests_bring_up_a_working_executor() {
     stage
         .namespace
         .kubectl(&["rollout", "status", deployment, "--timeout=120s"]);
+    let validate = [
+        "exec",
+        deployment,
+        "--",
+        "/usr/local/bin/executor",
+        "validate",
+    ];
+    let report = stage.namespace.kubectl(&validate);
+    assert!(report.contains("Jobs can run."), "{report}");
     let job = stage.frontend.enqueue(
         stage
             .job()

@@ -334,3 +334,18 @@ fn a_verified_start_needs_a_good_set_up() {
     assert!(log.contains("Jobs cannot run: 1 check failed."), "{log}");
     assert!(!log.contains("Connected"), "{log}");
 }
+
+#[test]
+fn a_state_directory_must_be_writable() {
+    let stage = stage(&[]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().join("state");
+    let executor = stage
+        .executor()
+        .env("EXECUTOR_STATE_DIR", path.to_str().unwrap());
+    validate(executor).assert_failed("state", &["is not a directory", "EXECUTOR_STATE_DIR"]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let verdict = validate(stage.executor().env("EXECUTOR_STATE_DIR", path));
+    verdict.assert(0, "ok       state: ", &[path]);
+}

@@ -148,6 +148,7 @@ mod tests {
         Plan {
             run: "run".to_string(),
             secrets: vec![core::Secret::default()],
+            workspace_parts: 1,
             job,
             containers: Vec::new(),
         }

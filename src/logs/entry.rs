@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::logs::output::Output;
-use crate::logs::records::Position;
 use crate::logs::redact::Redactions;
+use crate::logs::resume::Position;
 use crate::queue::client::LogEntry;
 use crate::state::entries::{EntryFiles, OnServer, SavedEntry};
 
@@ -112,8 +112,9 @@ impl Entry {
             _ if self.closed => Some(Duration::ZERO),
             _ if !can_update => None,
             // A step that ends within the interval costs one request only.
-            OnServer::Nothing => Some(UPDATE_INTERVAL.saturating_sub(self.opened.elapsed())),
-            OnServer::Perhaps => Some(Duration::ZERO),
+            OnServer::Nothing | OnServer::Perhaps => {
+                Some(UPDATE_INTERVAL.saturating_sub(self.opened.elapsed()))
+            }
             OnServer::Known(_) if self.output.bytes() == self.upload.sent => None,
             OnServer::Known(_) => {
                 let earned = self.upload.sent_in_all <= self.output.bytes() + SENT_BYTES_FREE;

@@ -16,8 +16,8 @@ use jiff::Timestamp;
 
 use crate::backoff::{self, Backoff};
 use crate::logs::entry::{Entry, Place, UPDATE_INTERVAL_MAX, Upload};
-use crate::logs::records::Position;
 use crate::logs::redact::Redactions;
+use crate::logs::resume::Position;
 use crate::queue::client::{LogEntry, QueueClient};
 use crate::queue::error::QueueError;
 use crate::queue::wire::Ticket;
@@ -35,8 +35,10 @@ const SAVE_INTERVAL: Duration = Duration::from_millis(100);
 pub struct JobLog {
     entries: Arc<Mutex<Vec<Entry>>>,
     place: Place,
+    /// Whether a former process worked on this job.
+    is_resumed: bool,
     redactions: Arc<Redactions>,
-    /// Whether the next process goes on, so that nothing is sent any more.
+    /// Whether somebody else goes on, so that nothing is sent any more.
     is_left: Arc<AtomicBool>,
     changed: Option<Sender<()>>,
     thread: Option<JoinHandle<Result<(), QueueError>>>,
@@ -61,6 +63,7 @@ impl JobLog {
         ticket: Ticket,
         redactions: Arc<Redactions>,
         place: Place,
+        is_resumed: bool,
     ) -> JobLog {
         let begun = place.restore(&redactions);
         let entries = Arc::new(Mutex::new(begun));
@@ -90,6 +93,7 @@ impl JobLog {
         JobLog {
             entries,
             place,
+            is_resumed,
             redactions,
             is_left,
             changed: Some(changed),
@@ -114,6 +118,11 @@ impl JobLog {
         let mut entries = lock(&self.entries);
         let now = Instant::now();
         let output = self.place.output(entries.len(), &self.redactions);
+        // What a former process sent may not have been kept.
+        let state = match self.is_resumed {
+            true => OnServer::Perhaps,
+            false => OnServer::Nothing,
+        };
         entries.push(Entry {
             key: key.to_string(),
             command,
@@ -124,7 +133,7 @@ impl JobLog {
             output,
             position: Position::default(),
             closed: false,
-            upload: Upload::new(OnServer::Nothing),
+            upload: Upload::new(state),
             saved: None,
         });
         let index = entries.len() - 1;
@@ -147,14 +156,21 @@ impl JobLog {
 
     /// Adds a line of the executor's own.
     pub fn note(&self, index: usize, text: &str) {
-        self.change(index, |entry| entry.output.note(text));
+        self.change(index, |entry| {
+            if !entry.closed {
+                entry.output.note(text);
+            }
+        });
     }
 
     /// Ends an entry; without an exit code if none was ever seen.
     pub fn close(&self, index: usize, exit_code: Option<i32>, duration: Option<Duration>) {
         self.change(index, |entry| {
-            entry.close(exit_code, duration);
-            entry.save(index, &self.place);
+            // A former process may have come as far as this.
+            if !entry.closed {
+                entry.close(exit_code, duration);
+                entry.save(index, &self.place);
+            }
         });
     }
 
@@ -176,6 +192,12 @@ impl JobLog {
             Some(Ok(result)) => result,
             Some(Err(_)) | None => Ok(()),
         }
+    }
+
+    /// Sends nothing any more: the job is somebody else's.
+    pub fn abandon(mut self) {
+        self.is_left.store(true, Ordering::Relaxed);
+        self.thread.take();
     }
 
     fn change(&self, index: usize, change: impl FnOnce(&mut Entry)) {
@@ -272,12 +294,12 @@ impl Uploader {
             let entry = &mut entries[index];
             let state = entry.upload.state;
             if state == OnServer::Nothing {
+                // Until an answer says more, whatever becomes of the call.
                 entry.upload.state = OnServer::Perhaps;
             }
             // First for the next process, then for the server, so that the
             // server never has more than is kept here.
             entry.save(index, &self.place);
-            entry.upload.state = state;
             (entry.snapshot(), entry.closed, state)
         };
         let sent = snapshot.output.remaining();
@@ -313,8 +335,9 @@ impl Uploader {
         }
     }
 
-    /// A former process began to add the entry. Servers number the entries of
-    /// a job from 1, so its number tells whether that call arrived.
+    /// A call to add the entry had no answer, here or in a former process.
+    /// Servers number the entries of a job from 1, so its number tells whether
+    /// that call arrived.
     fn find_or_add(&mut self, index: usize, snapshot: LogEntry) -> Result<OnServer, QueueError> {
         let id = index as i64 + 1;
         let again = lock(&self.entries)[index].snapshot();

@@ -16,7 +16,7 @@ use ureq::{Agent, Body, RequestBuilder, SendBody};
 
 use crate::config::{QueueSettings, Queues};
 use crate::http::{self, Timeouts};
-use crate::job::{JobKey, Outcome};
+use crate::job::{JobKey, Outcome, Secret};
 use crate::logs::output::OutputReader;
 use crate::metrics::Metrics;
 use crate::queue::error::{QueueError, QueueErrorKind};
@@ -26,6 +26,7 @@ use crate::queue::wire::{
     API_VERSION, DequeueRequest, Dequeued, LogEntryHead, MarkRequest, Ticket, read_job,
 };
 
+const HEARTBEAT: &str = "heartbeat";
 /// A dequeue makes the server prepare a job, which takes it a moment.
 const DEQUEUE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A heartbeat that takes longer has no worth: the next one is due, and the
@@ -60,6 +61,9 @@ pub struct QueueClient {
     executor_name: Arc<str>,
     /// Basic authentication until the server refuses it for the token scheme.
     basic: Arc<AtomicBool>,
+    /// Whether heartbeats name no queue in their path, as with the oldest
+    /// servers, which know user names only.
+    is_oldest: Arc<AtomicBool>,
     metrics: Metrics,
 }
 
@@ -93,6 +97,7 @@ impl QueueClient {
         QueueClient {
             agent: http::agent(TIMEOUTS),
             basic: Arc::new(AtomicBool::new(settings.username.is_some())),
+            is_oldest: Arc::default(),
             settings: Arc::new(settings),
             executor_name: executor_name.into(),
             metrics: metrics.clone(),
@@ -137,7 +142,7 @@ impl QueueClient {
                 })),
                 Err(problem) => Err(self.error(CALL, QueueErrorKind::Malformed(problem))),
             },
-            _ => Err(self.refused(CALL, answer)),
+            _ => Err(self.refused(CALL, answer, None)),
         }
     }
 
@@ -150,7 +155,6 @@ impl QueueClient {
     /// Tells that the executor and these jobs are alive, and learns which of
     /// them are still ours and which were cancelled.
     pub fn heartbeat(&self, jobs: &[JobKey]) -> Result<HeartbeatAnswer, QueueError> {
-        const CALL: &str = "heartbeat";
         let body = json(&HeartbeatRequest {
             version: "V2",
             executor_name: &self.executor_name,
@@ -164,11 +168,11 @@ impl QueueClient {
             src_cli_version: "",
             prometheus_metrics: &self.metrics.text_within(METRICS_BYTES_MAX),
         });
-        let answer = self.send_as_executor(CALL, HEARTBEAT_TIMEOUT, &body)?;
+        let answer = self.send_as_executor(HEARTBEAT, HEARTBEAT_TIMEOUT, &body)?;
         match answer.status {
             200 => HeartbeatAnswer::parse(&self.settings.queues, &answer.body)
-                .map_err(|problem| self.error(CALL, QueueErrorKind::Malformed(problem))),
-            _ => Err(self.refused(CALL, answer)),
+                .map_err(|problem| self.error(HEARTBEAT, QueueErrorKind::Malformed(problem))),
+            _ => Err(self.refused(HEARTBEAT, answer, None)),
         }
     }
 
@@ -293,12 +297,13 @@ impl QueueClient {
         timeout: Duration,
         body: &[u8],
     ) -> Result<Answer, QueueError> {
-        let queue = match &self.settings.queues {
-            Queues::One(name) => Some(name.as_str()),
-            Queues::Several(_) => None,
-        };
         loop {
             let basic = self.basic.load(Ordering::Relaxed);
+            let is_oldest = self.is_oldest.load(Ordering::Relaxed);
+            let queue = match &self.settings.queues {
+                Queues::One(name) if !(is_oldest && call == HEARTBEAT) => Some(name.as_str()),
+                _ => None,
+            };
             let request = self
                 .request(call, queue)
                 .header("Authorization", self.executor_authorization())
@@ -312,8 +317,16 @@ impl QueueClient {
                 self.basic.store(false, Ordering::Relaxed);
                 continue;
             }
+            if answer.status == 404 && basic && call == HEARTBEAT && queue.is_some() {
+                self.is_oldest.store(true, Ordering::Relaxed);
+                continue;
+            }
             return match answer.status {
                 401 | 403 => Err(self.error(call, QueueErrorKind::Unauthorized)),
+                404 if is_oldest => {
+                    self.is_oldest.store(false, Ordering::Relaxed);
+                    Ok(answer)
+                }
                 404 if queue.is_none() => Err(self.error(call, QueueErrorKind::OneQueueOnly)),
                 _ => Ok(answer),
             };
@@ -398,13 +411,18 @@ impl QueueClient {
             (401 | 403, Some(_)) | (404, _) => QueueErrorKind::NotOurs,
             (401 | 403, None) => QueueErrorKind::Unauthorized,
             (500, _) if answer.text().contains("unknown job") => QueueErrorKind::NotOurs,
-            _ => return Err(self.refused(call, answer)),
+            _ => return Err(self.refused(call, answer, job.token.as_ref())),
         };
         Err(self.error(call, kind))
     }
 
-    fn refused(&self, call: &'static str, answer: Answer) -> QueueError {
-        let (status, text) = (answer.status, answer.text());
+    fn refused(&self, call: &'static str, answer: Answer, token: Option<&Secret>) -> QueueError {
+        let status = answer.status;
+        let own = self.executor_authorization();
+        let secrets = [Some(&self.settings.password), token].into_iter().flatten();
+        let mut hidden = vec![own.as_str()];
+        hidden.extend(secrets.map(Secret::reveal));
+        let text = answer.text_without(&hidden);
         self.error(call, QueueErrorKind::Refused { status, text })
     }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::private_file;
 use crate::logs::output::SavedOutput;
-use crate::logs::records::Position;
+use crate::logs::resume::Position;
 
 /// Names the files of a job's entries.
 #[derive(Clone, Debug)]

@@ -1,12 +1,13 @@
 //! The journal: an append-only file of short lines, each with a checksum.
 //!
-//! A crash can tear the last line, and nothing else: reading stops at the
-//! first line that is not whole, and what follows it is cut off. At each start
-//! the file is written anew with what still counts, so that it stays small.
+//! A crash can tear a line, and a full disk too: what is not whole is passed
+//! over. The file is written anew with what still counts at each start and
+//! whenever it has grown, so that it stays small.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::Path;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use flate2::Crc;
 use jiff::Timestamp;
@@ -16,13 +17,15 @@ use super::{Found, FoundJob, private_file};
 use crate::job::{JobKey, Outcome};
 
 const FILE: &str = "journal";
+/// A journal of this size is written anew: about 2000 jobs.
+const BYTES_MAX: u64 = 1024 * 1024;
 
 /// One thing that happened.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Record {
-    /// The process got its name.
-    Name { name: String },
+    /// The process got its name, for jobs in this cluster and namespace.
+    Name { name: String, place: String },
     /// A job was taken from its queue.
     Taken {
         queue: String,
@@ -46,43 +49,79 @@ pub(super) enum Record {
 
 /// The open file.
 pub(super) struct Journal {
+    slot: PathBuf,
     file: File,
+    /// Where the next line goes: behind the last whole one.
+    end: u64,
 }
 
 impl Journal {
     /// Reads the journal of a slot and begins it anew with what still counts.
     pub(super) fn open(slot: &Path) -> io::Result<(Journal, Found)> {
         let path = slot.join(FILE);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error),
-        };
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)?;
+        let bytes = fs::read(&path)?;
         let found = replay(read(&bytes));
-        let next = slot.join("journal.next");
         let mut journal = Journal {
-            file: private_file(&next)?,
+            slot: slot.to_path_buf(),
+            file,
+            end: bytes.len() as u64,
         };
-        for record in records(&found) {
-            journal.append(&record, false)?;
+        if let Err(error) = journal.rewrite(&found) {
+            // On a full disk the old one is as good, only longer.
+            log::warn!("Cannot write {} anew: {error}.", path.display());
         }
-        journal.file.sync_all()?;
-        fs::rename(&next, &path)?;
-        File::open(slot)?.sync_all()?;
         Ok((journal, found))
     }
 
-    /// Adds a record; `durably` waits until it is on the disk.
+    /// Adds a record; `durably` waits until it is on the disk. After an error
+    /// the record is not there.
     pub(super) fn append(&mut self, record: &Record, durably: bool) -> io::Result<()> {
-        let json = serde_json::to_string(record)?;
-        let line = format!("{:08x} {json}\n", checksum(json.as_bytes()));
-        // In one call, so that a killed process leaves whole lines.
-        self.file.write_all(line.as_bytes())?;
-        match durably {
+        if self.end > BYTES_MAX {
+            let found = replay(read(&fs::read(self.slot.join(FILE))?));
+            self.rewrite(&found)?;
+        }
+        let line = line(record)?;
+        let written = self.file.write_all_at(line.as_bytes(), self.end);
+        let written = written.and_then(|()| match durably {
             true => self.file.sync_data(),
             false => Ok(()),
+        });
+        match written {
+            Ok(()) => self.end += line.len() as u64,
+            // If even this fails, the next line is written over it.
+            Err(_) => drop(self.file.set_len(self.end)),
         }
+        written
     }
+
+    /// Replaces the file by one with the records that lead to what was found.
+    fn rewrite(&mut self, found: &Found) -> io::Result<()> {
+        let next = self.slot.join("journal.next");
+        let mut text = String::new();
+        for record in records(found) {
+            text.push_str(&line(&record)?);
+        }
+        let file = private_file(&next)?;
+        file.write_all_at(text.as_bytes(), 0)?;
+        file.sync_all()?;
+        fs::rename(&next, self.slot.join(FILE))?;
+        File::open(&self.slot)?.sync_all()?;
+        self.file = file;
+        self.end = text.len() as u64;
+        Ok(())
+    }
+}
+
+fn line(record: &Record) -> io::Result<String> {
+    let json = serde_json::to_string(record)?;
+    Ok(format!("{:08x} {json}\n", checksum(json.as_bytes())))
 }
 
 fn checksum(bytes: &[u8]) -> u32 {
@@ -91,7 +130,7 @@ fn checksum(bytes: &[u8]) -> u32 {
     crc.sum()
 }
 
-/// All records up to the first that is not whole.
+/// All records that are whole.
 fn read(bytes: &[u8]) -> Vec<Record> {
     let whole = |line: &[u8]| {
         let line = std::str::from_utf8(line.strip_suffix(b"\n")?).ok()?;
@@ -101,7 +140,7 @@ fn read(bytes: &[u8]) -> Vec<Record> {
     };
     bytes
         .split_inclusive(|byte| *byte == b'\n')
-        .map_while(whole)
+        .filter_map(whole)
         .collect()
 }
 
@@ -109,7 +148,7 @@ fn replay(records: Vec<Record>) -> Found {
     let mut found = Found::default();
     for record in records {
         match record {
-            Record::Name { name } => found.name = Some(name),
+            Record::Name { name, place } => found.name = Some((name, place)),
             Record::Taken {
                 queue,
                 id,
@@ -144,8 +183,10 @@ fn change(found: &mut Found, run: &str, change: impl FnOnce(&mut FoundJob)) {
 
 /// The records that lead to what was found.
 fn records(found: &Found) -> Vec<Record> {
-    let name = found.name.iter().cloned().map(|name| Record::Name { name });
-    let mut records: Vec<Record> = name.collect();
+    let name = found.name.iter().cloned();
+    let mut records: Vec<Record> = name
+        .map(|(name, place)| Record::Name { name, place })
+        .collect();
     for job in &found.jobs {
         let run = job.run.clone();
         records.push(Record::Taken {
@@ -205,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_byte_ends_the_reading() {
+    fn a_changed_byte_costs_its_line() {
         let slot = tempfile::tempdir().unwrap();
         let (mut journal, _) = Journal::open(slot.path()).unwrap();
         for run in ["a", "b", "c"] {
@@ -216,7 +257,34 @@ mod tests {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         fs::write(&path, bytes).unwrap();
-        assert_eq!(runs(slot.path()), ["a"]);
+        assert_eq!(runs(slot.path()), ["a", "c"]);
+    }
+
+    #[test]
+    fn a_line_that_broke_off_is_written_over() {
+        let slot = tempfile::tempdir().unwrap();
+        let (mut journal, _) = Journal::open(slot.path()).unwrap();
+        journal.append(&taken("a"), false).unwrap();
+        let end = journal.end;
+        // As a full disk leaves it.
+        journal.file.write_all_at(b"0123abcd {\"tak", end).unwrap();
+        journal.append(&taken("b"), false).unwrap();
+        assert_eq!(runs(slot.path()), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_long_journal_is_written_anew() {
+        let slot = tempfile::tempdir().unwrap();
+        let (mut journal, _) = Journal::open(slot.path()).unwrap();
+        journal.append(&taken("kept"), false).unwrap();
+        let run = "x".repeat(1000);
+        for _ in 0..3 * BYTES_MAX / 2000 {
+            journal.append(&taken(&run), false).unwrap();
+            let run = run.clone();
+            journal.append(&Record::Done { run }, false).unwrap();
+        }
+        assert!(journal.end < BYTES_MAX, "{}", journal.end);
+        assert_eq!(runs(slot.path()), ["kept"]);
     }
 
     #[test]

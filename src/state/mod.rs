@@ -17,8 +17,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, flock};
 
+use crate::config::StatePlace;
 use crate::job::{JobKey, Outcome};
 use entries::EntryFiles;
 use journal::{Journal, Record};
@@ -26,6 +27,50 @@ use journal::{Journal, Record};
 /// More processes than this never share one directory.
 const SLOTS_MAX: u32 = 64;
 const PAYLOAD: &str = "payload";
+
+/// Where the released manifests mount a volume.
+const USUAL_DIR: &str = "/data";
+
+/// The directory to keep state in, if there is one. An error if it cannot be
+/// used, or if there must be one (`is_needed`) and there is none.
+pub fn base(place: &StatePlace, is_needed: bool) -> Result<Option<&Path>, StateError> {
+    let usual = Path::new(USUAL_DIR);
+    let base = match place {
+        StatePlace::Nowhere => None,
+        StatePlace::At(path) => Some(path.as_path()),
+        StatePlace::Usual => Some(usual).filter(|path| path.is_dir()),
+    };
+    let problem = match base {
+        None if is_needed => Some("there is no such directory".to_string()),
+        None => return Ok(None),
+        Some(base) => unwritable(base),
+    };
+    let path = base.unwrap_or(usual).to_path_buf();
+    match problem {
+        None => Ok(base),
+        Some(problem) if is_needed || *place != StatePlace::Usual => {
+            Err(StateError { path, problem })
+        }
+        Some(problem) => {
+            log::info!(
+                "Running jobs do not outlive this process, since {USUAL_DIR} cannot be written \
+                 ({problem}); an fsGroup in its Pod would help."
+            );
+            Ok(None)
+        }
+    }
+}
+
+/// Why no directory can be made in here, if so. What is missing counts by the
+/// directory above it.
+fn unwritable(path: &Path) -> Option<String> {
+    let existing = path.ancestors().find(|path| path.exists())?;
+    if !existing.is_dir() {
+        return Some(format!("{} is not a directory", existing.display()));
+    }
+    let access = rustix::fs::access(existing, Access::WRITE_OK);
+    access.err().map(|errno| io::Error::from(errno).to_string())
+}
 
 /// The state directory of this process; nobody else has it.
 pub struct StateDir {
@@ -38,8 +83,9 @@ pub struct StateDir {
 /// What a former process left behind.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Its name towards Sourcegraph, which holds its jobs.
-    pub name: Option<String>,
+    /// Its name towards Sourcegraph, which holds its jobs, and the place of its
+    /// objects.
+    pub name: Option<(String, String)>,
     /// Jobs that it had not finished.
     pub jobs: Vec<FoundJob>,
 }
@@ -117,10 +163,17 @@ impl StateDir {
         &self.slot
     }
 
-    /// Keeps the name of this process for the next one.
-    pub fn keep_name(&self, name: &str) -> io::Result<()> {
-        let name = name.to_string();
-        self.append(&Record::Name { name }, true)
+    /// Keeps the name of this process for the next one, and where its objects
+    /// are: the API server and the namespace.
+    pub fn keep_name(&self, name: &str, place: &str) -> Result<(), StateError> {
+        let record = Record::Name {
+            name: name.to_string(),
+            place: place.to_string(),
+        };
+        self.append(&record, true).map_err(|error| StateError {
+            path: self.slot.clone(),
+            problem: error.to_string(),
+        })
     }
 
     /// Keeps a job from now on until `JobState::done`. On the disk when this
@@ -132,19 +185,23 @@ impl StateDir {
         payload: &[u8],
     ) -> io::Result<JobState> {
         let job = self.job(run);
-        make_private_dir(&job.dir())?;
-        let mut file = private_file(&job.dir().join(PAYLOAD))?;
-        file.write_all(payload)?;
-        file.sync_all()?;
-        File::open(job.dir())?.sync_all()?;
-        let record = Record::Taken {
-            queue: key.queue.clone(),
-            id: key.id,
-            run: run.to_string(),
-            began: Timestamp::now().to_string(),
-        };
-        self.append(&record, true)?;
-        Ok(job)
+        let taken = job.begin(payload).and_then(|()| {
+            let record = Record::Taken {
+                queue: key.queue.clone(),
+                id: key.id,
+                run: run.to_string(),
+                began: Timestamp::now().to_string(),
+            };
+            self.append(&record, true)
+        });
+        match taken {
+            Ok(()) => Ok(job),
+            Err(error) => {
+                // Half of it is worse than nothing.
+                let _ = fs::remove_dir_all(job.dir());
+                Err(error)
+            }
+        }
     }
 
     /// What was kept of a job.
@@ -186,6 +243,15 @@ impl JobState {
     /// What the server handed out.
     pub fn payload(&self) -> io::Result<Vec<u8>> {
         fs::read(self.dir().join(PAYLOAD))
+    }
+
+    fn begin(&self, payload: &[u8]) -> io::Result<()> {
+        make_private_dir(&self.dir())?;
+        let mut file = private_file(&self.dir().join(PAYLOAD))?;
+        file.write_all(payload)?;
+        file.sync_all()?;
+        File::open(self.dir())?.sync_all()?;
+        File::open(&self.state.slot)?.sync_all()
     }
 
     /// The files of its log entries.
@@ -235,6 +301,9 @@ impl JobState {
                  again: {error}.",
                 self.state.path().display()
             );
+            // What it had come to is not known any more: without this file
+            // nobody begins it anew.
+            let _ = fs::remove_file(self.dir().join(PAYLOAD));
         }
     }
 
@@ -288,7 +357,7 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let (state, found) = StateDir::open(base.path()).unwrap();
         assert!(found.name.is_none() && found.jobs.is_empty());
-        state.keep_name("host-1").unwrap();
+        state.keep_name("host-1", "here").unwrap();
         let job = state.take(&key(), "run-a", b"{}").unwrap();
         job.created();
         job.saw_pod("pod", "uid");
@@ -296,7 +365,8 @@ mod tests {
         state.take(&key(), "run-b", b"[]").unwrap().done();
         drop((job, state));
         let (state, found) = StateDir::open(base.path()).unwrap();
-        assert_eq!(found.name.as_deref(), Some("host-1"));
+        let name = ("host-1".to_string(), "here".to_string());
+        assert_eq!(found.name, Some(name));
         assert_eq!(found.jobs.len(), 1, "{found:?}");
         let job = &found.jobs[0];
         assert_eq!((&job.key, job.run.as_str()), (&key(), "run-a"));

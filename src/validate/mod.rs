@@ -30,6 +30,7 @@ use crate::config::{Config, ConfigErrors, JobSettings};
 use crate::daemon::{Place, workspace_image};
 use crate::metrics::Metrics;
 use crate::queue::client::QueueClient;
+use crate::state;
 use crate::validate::admission::{Answer, Security};
 use crate::validate::finding::{Finding, Report};
 use crate::validate::need::Need;
@@ -49,6 +50,7 @@ pub fn run(config: &Config, place: &Place, out: &mut dyn Write) -> bool {
         let advice = "Everything else of the configuration counts";
         report.add(Finding::warning("configuration", warning, advice));
     }
+    report.add_all(state(config));
     // Nobody will ask for the numbers of these few calls.
     let metrics = Metrics::new(&[]);
     let queue = QueueClient::new(config.queue.clone(), &place.host, &metrics);
@@ -80,6 +82,22 @@ fn configuration(config: &Config) -> Finding {
             config.queue.queues, config.cluster.namespace
         ),
     )
+}
+
+/// Whether running jobs outlive the executor, where that is asked for.
+fn state(config: &Config) -> Option<Finding> {
+    const SUBJECT: &str = "state";
+    match state::base(&config.state, config.hands_over) {
+        Ok(None) => None,
+        Ok(Some(path)) => {
+            let found = format!("{} keeps running jobs over a crash", path.display());
+            Some(Finding::ok(SUBJECT, found))
+        }
+        Err(error) => {
+            let advice = "Give the executor's user the right to write there, by an fsGroup perhaps";
+            Some(Finding::failed(SUBJECT, error.to_string(), advice))
+        }
+    }
 }
 
 fn check_cluster(config: &Config, place: &Place, metrics: &Metrics, report: &mut Report<'_>) {
@@ -134,6 +152,7 @@ fn unreachable(error: &ClusterError, server: &str) -> Finding {
             "Check the server and the certificate in the kubeconfig, or, inside of a cluster, \
              that no NetworkPolicy keeps the executor from the Kubernetes API",
         ),
+        ClusterErrorKind::Busy { .. } => (format!("{server}: {error}"), "Check again later"),
         ClusterErrorKind::Refused { .. } => (
             format!("{server}: {error}"),
             "Check that this is the address of a Kubernetes API, and the credentials",

@@ -1,9 +1,8 @@
 //! Follows a pod to its end: one `select!` over everything that can happen.
 //!
-//! Containers run one after the other, so one log is followed at a time. A
-//! log is complete when its stream has ended and the container was seen to
-//! end at about that time; a stream that ends before is opened again where it
-//! stopped. The verdict on the pod counts once the logs are complete.
+//! Containers run one after the other, so one log is followed at a time
+//! (`container_log.rs`). The verdict on the pod counts once the logs are
+//! complete.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,24 +10,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{after, select};
 use jiff::Timestamp;
 
-use crate::cluster::client::log_stream::{LogEvent, LogStream};
 use crate::cluster::client::watch::Subscription;
-use crate::cluster::error::ClusterError;
-use crate::cluster::status::{ContainerState, Failure, Phase, PodView, Verdict};
+use crate::cluster::status::{Failure, PodView, Verdict};
 use crate::heartbeat::Stop;
 use crate::logs::records::Records;
 use crate::shutdown::or_never;
+use crate::worker::container_log::{Completeness, ContainerLog, note};
 use crate::worker::{End, Worker};
 
-/// How far apart a container's end and its log's end may be seen. The kubelet
-/// notices both by itself, within about a second.
-const ENDS_APART: Duration = Duration::from_millis(2500);
-/// Before a broken stream is opened again.
-const REOPEN_DELAY: Duration = Duration::from_millis(500);
-/// How often the log of a container that has ended is asked for again.
-const REOPENS_AFTER_END: u32 = 10;
-/// How long a stream may stay silent after its container has ended.
-const STREAM_END_PATIENCE: Duration = Duration::from_secs(15);
 /// How long a pull that fails may go on failing: registries have bad moments.
 const PULL_GRACE: Duration = Duration::from_secs(60);
 /// How long the kubelet may fail to make a container: on a busy node one of
@@ -54,34 +43,6 @@ pub(super) struct Follow<'a> {
     stuck: Option<(Failure, Instant)>,
     began: Instant,
     warned_of_no_pod: bool,
-}
-
-/// The log of the container that is followed.
-struct ContainerLog {
-    entry: usize,
-    stream: Option<LogStream>,
-    records: Records,
-    /// When the stream was opened or brought something.
-    last_event: Instant,
-    /// Whether the stream brought anything new since it was opened.
-    brought_something: bool,
-    /// When the container or the pod was first seen to have ended.
-    over_since: Option<Instant>,
-    /// When the stream ended without an error.
-    ended: Option<Instant>,
-    /// When to open the stream again.
-    reopen: Option<Instant>,
-    /// How often it was opened since the container has ended.
-    opened_after_end: u32,
-}
-
-/// Whether the log of a container is all there.
-enum Completeness {
-    Complete,
-    /// More may come, or the stream must be opened again at that time.
-    Open(Option<Instant>),
-    /// The rest cannot be had, for this reason.
-    Lost(String),
 }
 
 impl<'a> Follow<'a> {
@@ -114,15 +75,21 @@ impl<'a> Follow<'a> {
             };
             let wake = wake.map_or(self.worker.deadline, |wake| wake.min(self.worker.deadline));
             let timer = after(wake.saturating_duration_since(Instant::now()));
-            let stream = self.log.as_ref().and_then(|log| log.stream.as_ref());
-            let logs = or_never(stream.map(LogStream::events));
+            let log = self.log.as_ref();
+            let logs = or_never(log.and_then(ContainerLog::events));
+            let probes = or_never(log.and_then(ContainerLog::probe_events));
             let stops = self.worker.stops;
             select! {
                 recv(self.subscription.views()) -> view => match view {
                     Ok(view) => self.see(view),
                     Err(_) => return self.ended(Some(End::Failed(Failure::Deleted))),
                 },
-                recv(logs) -> event => self.read(event.ok()),
+                recv(logs) -> event => if let Some(log) = &mut self.log {
+                    log.read(event.ok(), &self.worker.log);
+                },
+                recv(probes) -> event => if let Some(log) = &mut self.log {
+                    log.read_probe(event.ok());
+                },
                 recv(stops) -> stop => match stop.unwrap_or(Stop::NotOurs) {
                     // Nothing has ended: everything stays as it is.
                     Stop::Handover => return Err(End::Stopped(Stop::Handover)),
@@ -173,13 +140,18 @@ impl<'a> Follow<'a> {
             let Some(state) = state.filter(|state| state.has_started()) else {
                 break;
             };
-            match self.follow_log(&view, &name, state) {
+            if self.log.is_none() {
+                log::debug!("Container {name} has started.");
+                self.open_entry(state.started());
+            }
+            let Some(log) = &mut self.log else { break };
+            match log.advance(self.worker, self.subscription, &view, (&name, state)) {
                 Completeness::Open(at) => {
                     wake = at;
                     break;
                 }
                 Completeness::Complete => {}
-                Completeness::Lost(problem) => self.note(problem),
+                Completeness::Lost(problem) => note(&self.worker.log, log.entry, problem),
             }
             // A container that did not end well is the last one: its entry
             // stays open for the reason, which the verdict brings.
@@ -250,39 +222,6 @@ impl<'a> Follow<'a> {
         Ok(Some(wake.map_or(end, |wake| wake.min(end))))
     }
 
-    /// Opens what must be open, and tells whether the log is complete.
-    fn follow_log(&mut self, view: &PodView, name: &str, state: &ContainerState) -> Completeness {
-        if self.log.is_none() {
-            log::debug!("Container {name} has started.");
-            self.open_entry(state.started());
-        }
-        let Some(log) = self.log.as_mut() else {
-            return Completeness::Complete;
-        };
-        let has_ended = state.ended().is_some();
-        if log.stream.is_some() {
-            let is_over = has_ended || view.gone || view.phase != Phase::Open;
-            return log.wait_for_end(is_over);
-        }
-        if has_ended && log.ended.is_some_and(|ended| ended.elapsed() < ENDS_APART) {
-            return Completeness::Complete;
-        }
-        if has_ended && (view.gone || log.opened_after_end >= REOPENS_AFTER_END) {
-            return Completeness::Lost("the end of the log could not be read".to_string());
-        }
-        if view.gone {
-            return Completeness::Lost("the pod was deleted while the step ran".to_string());
-        }
-        let quiet_until = log.ended.map(|ended| ended + ENDS_APART);
-        let at = log.reopen.or(quiet_until).unwrap_or_else(Instant::now);
-        // A container that ends is soon seen to end: then nothing is missing.
-        if Instant::now() < at {
-            return Completeness::Open(Some(at));
-        }
-        log.reopen(self.worker, view, name, has_ended);
-        Completeness::Open(None)
-    }
-
     /// Begins the log entry of the current container.
     fn open_entry(&mut self, started: Option<Timestamp>) {
         let worker = self.worker;
@@ -304,57 +243,7 @@ impl<'a> Follow<'a> {
                 (entry, Records::default())
             }
         };
-        self.log = Some(ContainerLog {
-            entry,
-            stream: None,
-            records,
-            last_event: Instant::now(),
-            brought_something: false,
-            over_since: None,
-            ended: None,
-            reopen: None,
-            opened_after_end: 0,
-        });
-    }
-
-    /// Takes what a stream brought; `None` if its task is gone.
-    fn read(&mut self, event: Option<LogEvent>) {
-        let Some(log) = self.log.as_mut() else { return };
-        match event {
-            Some(LogEvent::Chunk(chunk)) => {
-                log.last_event = Instant::now();
-                let mut content = Vec::with_capacity(chunk.bytes.len());
-                log.records.read(&chunk.bytes, &mut content);
-                log.brought_something |= !content.is_empty();
-                let position = log.records.position();
-                self.worker.log.write(log.entry, &content, position);
-            }
-            Some(LogEvent::End(Ok(()))) => {
-                log.stream = None;
-                // A proxy that loses the kubelet ends the stream as if all
-                // were said. Inside of a record that shows; if a second look
-                // brings nothing new, the output just has no last newline.
-                if log.brought_something && log.records.is_inside_record() {
-                    log::debug!("A log stream was cut and is opened again.");
-                    log.reopen = Some(Instant::now() + REOPEN_DELAY);
-                } else {
-                    log.ended = Some(Instant::now());
-                }
-            }
-            Some(LogEvent::End(Err(error))) => log.broke(&error),
-            None => {
-                log.stream = None;
-                log.reopen = Some(Instant::now() + REOPEN_DELAY);
-            }
-        }
-    }
-
-    /// Says in the log what is wrong with it.
-    fn note(&self, problem: String) {
-        log::warn!("The log of a container is not complete: {problem}.");
-        if let Some(log) = &self.log {
-            self.worker.log.note(log.entry, &problem);
-        }
+        self.log = Some(ContainerLog::new(entry, records));
     }
 
     /// Ends the entry of the current container, and goes on to the next one.
@@ -374,6 +263,9 @@ impl<'a> Follow<'a> {
     /// Leaves a log entry for a reader who asks why, then passes the end on.
     fn ended(mut self, end: Option<End>) -> Result<(), End> {
         let Some(end) = end else { return Ok(()) };
+        if let Some(log) = &mut self.log {
+            log.read_last_bytes(&self.worker.log);
+        }
         let reason = match &end {
             End::Stopped(Stop::Cancelled) => Some("The job was cancelled.".to_string()),
             End::Stopped(Stop::DrainLimit) => Some("The executor was stopped.".to_string()),
@@ -393,44 +285,6 @@ impl<'a> Follow<'a> {
         }
         self.close_entry();
         Err(end)
-    }
-}
-
-impl ContainerLog {
-    /// A stream should end with its container; one that hangs is given up.
-    fn wait_for_end(&mut self, is_over: bool) -> Completeness {
-        if !is_over {
-            return Completeness::Open(None);
-        }
-        let over_since = *self.over_since.get_or_insert_with(Instant::now);
-        let give_up = over_since.max(self.last_event) + STREAM_END_PATIENCE;
-        if Instant::now() < give_up {
-            return Completeness::Open(Some(give_up));
-        }
-        self.stream = None;
-        Completeness::Lost("the log stream did not end with its container".to_string())
-    }
-
-    fn reopen(&mut self, worker: &Worker<'_>, view: &PodView, name: &str, has_ended: bool) {
-        // When it is opened for the first time, it has not ended yet.
-        if self.ended.is_some() || self.reopen.is_some() {
-            worker.shared.metrics.cluster.stream_reopened();
-        }
-        let since = self.records.since();
-        self.records.reopen();
-        self.stream = Some(worker.shared.cluster.follow_log(&view.name, name, since));
-        self.last_event = Instant::now();
-        self.brought_something = false;
-        self.ended = None;
-        self.reopen = None;
-        self.opened_after_end += u32::from(has_ended);
-    }
-
-    fn broke(&mut self, error: &ClusterError) {
-        log::debug!("A log stream broke and is opened again: {error}.");
-        self.stream = None;
-        self.ended = None;
-        self.reopen = Some(Instant::now() + REOPEN_DELAY);
     }
 }
 

@@ -2,8 +2,9 @@
 //! report.
 //!
 //! `create.rs` makes the objects and deletes them, `follow.rs` waits for the
-//! end and ships the logs. The outcome is decided here.
+//! end, `container_log.rs` ships the logs. The outcome is decided here.
 
+mod container_log;
 mod create;
 mod follow;
 mod refusal;
@@ -96,6 +97,32 @@ enum End {
     Failed(Failure),
     /// The objects could not be created.
     NotCreated(ClusterError),
+}
+
+/// What is in the cluster when a job has ended.
+struct Rest {
+    /// Whether there was a Job, and so perhaps a pod.
+    was_created: bool,
+    /// Whether it may stay for somebody to look at: what was stopped would run
+    /// on, and what is not complete never runs.
+    may_stay: bool,
+}
+
+impl Rest {
+    fn of(end: &Result<(), End>) -> Rest {
+        Rest {
+            was_created: !matches!(end, Err(End::NotCreated(_))),
+            may_stay: !matches!(end, Err(End::Stopped(_) | End::NotCreated(_))),
+        }
+    }
+
+    /// A former process knew more.
+    fn of_decided(outcome: &Outcome) -> Rest {
+        Rest {
+            was_created: true,
+            may_stay: matches!(outcome, Outcome::Complete | Outcome::Errored(_)),
+        }
+    }
 }
 
 /// Runs a job from its dequeue to its mark. Returns when nothing of it is
@@ -244,6 +271,7 @@ impl<'a> Worker<'a> {
                 ticket.clone(),
                 Arc::clone(&redactions),
                 place,
+                adopted.is_some(),
             ),
             redactions,
             state: attempt.state,
@@ -251,7 +279,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn run(self, adopted: Option<Adopted>) -> Outcome {
+    fn run(mut self, adopted: Option<Adopted>) -> Outcome {
         let decided = adopted.as_ref().and_then(|a| a.found.outcome.clone());
         let is_created = adopted.as_ref().is_some_and(|a| a.found.created);
         // Before the Job exists, so that no event is missed.
@@ -259,23 +287,30 @@ impl<'a> Worker<'a> {
             Some(adopted) => adopted.subscription,
             None => self.shared.watch.subscribe(&self.plan.run),
         };
-        let (outcome, was_created) = match decided {
-            Some(outcome) => (outcome, true),
+        let (outcome, rest) = match decided {
+            Some(outcome) => {
+                let rest = Rest::of_decided(&outcome);
+                (outcome, rest)
+            }
             None => match self.follow_to_end(is_created, &subscription) {
-                Err(End::Stopped(Stop::Handover)) => {
+                Err(End::Stopped(Stop::Handover)) if self.state.is_some() => {
                     self.log.leave();
                     return Outcome::HandedOver;
                 }
                 end => {
-                    let was_created = !matches!(end, Err(End::NotCreated(_)));
-                    (self.outcome(end), was_created)
+                    let rest = Rest::of(&end);
+                    (self.outcome(end), rest)
                 }
             },
         };
         if let Some(state) = &self.state {
             state.decided(&outcome);
         }
-        self.clean_up(was_created, &subscription);
+        self.clean_up(&rest, &subscription);
+        if outcome == Outcome::Lost {
+            self.log.abandon();
+            return outcome;
+        }
         match self.log.finish() {
             Err(error) if error.is_not_ours() => Outcome::Lost,
             Err(error) => {
@@ -287,12 +322,16 @@ impl<'a> Worker<'a> {
     }
 
     /// Creates the objects, unless a former process did, and follows the pod.
-    fn follow_to_end(&self, is_created: bool, subscription: &Subscription) -> Result<(), End> {
+    fn follow_to_end(&mut self, is_created: bool, subscription: &Subscription) -> Result<(), End> {
         if !is_created {
             if let Ok(stop) = self.stops.try_recv() {
                 return Err(End::Stopped(stop));
             }
             if let Err(end) = self.create() {
+                // Before the entry says so: the next process must not try again.
+                if let (Some(state), End::NotCreated(error)) = (&self.state, &end) {
+                    state.decided(&self.outcome_of(error));
+                }
                 self.tell_not_created(&end);
                 return Err(end);
             }
@@ -317,7 +356,8 @@ impl<'a> Worker<'a> {
         let message = match end {
             Ok(()) => return Outcome::Complete,
             Err(End::Stopped(Stop::NotOurs)) => return Outcome::Lost,
-            Err(End::Stopped(Stop::Handover)) => return Outcome::HandedOver,
+            // Nobody will find what was not kept: the server gives it away.
+            Err(End::Stopped(Stop::Handover)) => return Outcome::Lost,
             Err(End::Stopped(Stop::Cancelled)) => {
                 return Outcome::Failed("the job was cancelled".to_string());
             }
@@ -331,9 +371,13 @@ impl<'a> Worker<'a> {
                 go_duration(self.shared.settings.max_runtime)
             ),
             Err(End::Failed(failure)) => self.explain(&failure),
-            Err(End::NotCreated(error)) => error.to_string(),
+            Err(End::NotCreated(error)) => return self.outcome_of(&error),
         };
         Outcome::Errored(self.redactions.redact(&message))
+    }
+
+    fn outcome_of(&self, error: &ClusterError) -> Outcome {
+        Outcome::Errored(self.redactions.redact(&error.to_string()))
     }
 
     /// A failure in words of the job: the step's key where it is one step's.

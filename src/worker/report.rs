@@ -51,6 +51,10 @@ impl OnDrop {
     fn mark(&self) -> bool {
         let began = Instant::now();
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+        // What came during the clean-up was not looked at yet.
+        if let Some(is_over) = self.is_over_within(Duration::ZERO) {
+            return is_over;
+        }
         loop {
             let error = match self.shared.queue.mark(&self.ticket, &self.outcome) {
                 Ok(()) => return true,
@@ -66,21 +70,21 @@ impl OnDrop {
             }
             let wait = backoff.next(backoff::random());
             log::warn!("Cannot report the job's end, next try in {wait:.1?}: {error}.");
-            match self.stop_within(wait) {
-                Some(Stop::NotOurs) => return true,
-                Some(Stop::Handover) => return false,
-                _ => {}
+            if let Some(is_over) = self.is_over_within(wait) {
+                return is_over;
             }
         }
     }
 
-    /// Waits; tells if there is no more to try here, and why.
-    fn stop_within(&self, wait: Duration) -> Option<Stop> {
+    /// Waits; if there is no more to try here, tells whether that is the end
+    /// of it, or the next process goes on.
+    fn is_over_within(&self, wait: Duration) -> Option<bool> {
         let end = Instant::now() + wait;
         loop {
             match self.place.stops.recv_deadline(end) {
-                Ok(stop @ (Stop::NotOurs | Stop::Handover)) => return Some(stop),
-                Ok(Stop::Cancelled | Stop::DrainLimit) => {}
+                Ok(Stop::NotOurs) => return Some(true),
+                Ok(Stop::Handover) if self.state.is_some() => return Some(false),
+                Ok(Stop::Cancelled | Stop::DrainLimit | Stop::Handover) => {}
                 Err(RecvTimeoutError::Timeout) => return None,
                 Err(RecvTimeoutError::Disconnected) => {
                     std::thread::park_timeout(end.saturating_duration_since(Instant::now()));
@@ -106,10 +110,13 @@ impl Drop for OnDrop {
             Outcome::HandedOver => log::info!("Job {queue}/{id} is left to the next process."),
         }
         self.counted.ended(&self.outcome);
+        // A job that is handed over stays in every heartbeat to the last one.
         let is_over = self.outcome != Outcome::HandedOver && self.mark();
-        if let Some(state) = self.state.as_ref().filter(|_| is_over) {
-            state.done();
+        if is_over {
+            if let Some(state) = &self.state {
+                state.done();
+            }
+            self.shared.registry.remove(&self.place);
         }
-        self.shared.registry.remove(&self.place);
     }
 }

@@ -213,6 +213,16 @@ impl Namespace {
         );
     }
 
+    /// Waits until there are no objects of these kinds.
+    pub(crate) fn wait_until_gone(&self, kinds: &str) {
+        eventually(
+            &format!("no {kinds}"),
+            SOON,
+            || self.list(kinds).is_empty().then_some(()),
+            || self.story(),
+        );
+    }
+
     /// What there is, for the story of a failed test.
     pub(crate) fn story(&self) -> String {
         let list = try_kubectl(&["-n", &self.name, "get", KINDS, "-o", "wide"], None);

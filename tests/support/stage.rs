@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::cluster::{Namespace, host_address};
+use super::proxy::Proxy;
 use super::repository::Repository;
 use super::{MINUTES, daemon};
 use crate::frontend::Frontend;
@@ -82,6 +83,12 @@ impl Stage {
             .env("EXECUTOR_WORKSPACE_IMAGE", EXECUTOR_IMAGE)
             .env("EXECUTOR_STATE_DIR", "none")
             .env("RUST_LOG", "warn,executor=debug")
+    }
+
+    /// The same, which reaches the API server through a proxy.
+    pub(crate) fn executor_through(&self, proxy: &Proxy) -> daemon::Builder {
+        self.executor()
+            .env("EXECUTOR_KUBERNETES_CONFIG_PATH", proxy.kubeconfig())
     }
 
     /// A job on the stage's repository, without steps yet.

@@ -1,9 +1,8 @@
 //! The shell script of a step, and what runs it.
 
+use crate::cluster::names::WORKSPACE;
 use crate::job::{Job, Step};
 
-/// Where the workspace is mounted in every container.
-pub const WORKSPACE: &str = "/job";
 /// Directory of the step scripts, relative to the workspace.
 const SCRIPT_DIR: &str = ".sourcegraph-executor";
 /// Key of the step by which the server applies what earlier steps changed.
