@@ -117,7 +117,7 @@ pub(super) fn integer(text: &str) -> Result<i64, &'static str> {
 }
 
 /// Value of a Kubernetes quantity, in billionths, as Kubernetes itself counts.
-pub(super) fn quantity(text: &str) -> Result<u128, &'static str> {
+pub(crate) fn quantity(text: &str) -> Result<u128, &'static str> {
     const BAD: &str = "is not a quantity";
     const RANGE: &str = "is out of range";
     if text.starts_with('-') {

@@ -134,6 +134,11 @@ impl JobLog {
         index
     }
 
+    /// Corrects when an entry began that was opened before its container.
+    pub fn began(&self, index: usize, started: Timestamp) {
+        self.change(index, |entry| entry.started = started);
+    }
+
     /// Adds output of the container.
     pub fn write(&self, index: usize, bytes: &[u8]) {
         self.change(index, |entry| entry.output.push(bytes));

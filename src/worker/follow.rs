@@ -3,7 +3,8 @@
 //! Containers run one after the other, so one log is followed at a time. A
 //! log is complete when its stream has ended and the container was seen to
 //! end at about that time; a stream that ends before is opened again where it
-//! stopped. The verdict on the pod counts once the logs are complete.
+//! stopped. The verdict on the pod (`waiting.rs`) counts once the logs are
+//! complete.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,11 +15,12 @@ use jiff::Timestamp;
 use crate::cluster::client::log_stream::{LogEvent, LogStream};
 use crate::cluster::client::watch::Subscription;
 use crate::cluster::error::ClusterError;
-use crate::cluster::status::{ContainerState, Failure, Phase, PodView, Verdict};
+use crate::cluster::status::{Cause, ContainerView, Failure, PodView, Verdict};
 use crate::heartbeat::Stop;
 use crate::logs::output::Output;
 use crate::logs::records::Records;
 use crate::shutdown::or_never;
+use crate::worker::waiting::{Waiting, earliest};
 use crate::worker::{End, Worker};
 
 /// How far apart a container's end and its log's end may be seen. The kubelet
@@ -30,12 +32,6 @@ const REOPEN_DELAY: Duration = Duration::from_millis(500);
 const REOPENS_AFTER_END: u32 = 10;
 /// How long a stream may stay silent after its container has ended.
 const STREAM_END_PATIENCE: Duration = Duration::from_secs(15);
-/// How long a pull that fails may go on failing: registries have bad moments.
-const PULL_GRACE: Duration = Duration::from_secs(60);
-/// How long a pod may wait for a node: clusters that scale need minutes.
-const NODE_GRACE: Duration = Duration::from_secs(15 * 60);
-/// A Job whose pod does not show is worth a warning.
-const POD_EXPECTED: Duration = Duration::from_secs(60);
 
 pub(super) struct Follow<'a> {
     worker: &'a Worker<'a>,
@@ -45,13 +41,12 @@ pub(super) struct Follow<'a> {
     view: Option<Arc<PodView>>,
     /// The container whose log is followed, and its place in the plan.
     current: usize,
+    /// Its entry, which is opened before its log if there is something to say.
+    entry: Option<usize>,
     log: Option<ContainerLog>,
     /// Whether the log of the last container is all there, or lost.
     settled: bool,
-    /// What the pod cannot get past, and since when.
-    stuck: Option<(Failure, Instant)>,
-    began: Instant,
-    warned_of_no_pod: bool,
+    waiting: Waiting<'a>,
 }
 
 /// The log of the container that is followed.
@@ -69,7 +64,7 @@ struct ContainerLog {
     ended: Option<Instant>,
     /// When to open the stream again.
     reopen: Option<Instant>,
-    /// How often it was opened since the container has ended.
+    /// How often it was opened since the container or the pod has ended.
     opened_after_end: u32,
 }
 
@@ -95,11 +90,14 @@ impl<'a> Follow<'a> {
                 .collect(),
             view: None,
             current: 0,
+            entry: None,
             log: None,
             settled: false,
-            stuck: None,
-            began: Instant::now(),
-            warned_of_no_pod: false,
+            waiting: Waiting::new(
+                &worker.shared.cluster,
+                &worker.plan.run,
+                worker.shared.settings.graces,
+            ),
         }
     }
 
@@ -114,13 +112,18 @@ impl<'a> Follow<'a> {
             let timer = after(wake.saturating_duration_since(Instant::now()));
             let stream = self.log.as_ref().and_then(|log| log.stream.as_ref());
             let logs = or_never(stream.map(LogStream::events));
+            let answers = or_never(self.waiting.answer());
             let stops = self.worker.stops;
             select! {
                 recv(self.subscription.views()) -> view => match view {
-                    Ok(view) => self.see(view),
-                    Err(_) => return self.ended(Some(End::Failed(Failure::Deleted))),
+                    Ok(view) => self.view = Some(Arc::new(view)),
+                    Err(_) => {
+                        let unknown = Cause::NoProof.with("the watch of pods has ended");
+                        return self.ended(Some(End::Failed(unknown)));
+                    }
                 },
                 recv(logs) -> event => self.read(event.ok()),
+                recv(answers) -> answer => self.waiting.take(answer.ok()),
                 recv(stops) -> stop => {
                     return self.ended(Some(End::Stopped(stop.unwrap_or(Stop::NotOurs))));
                 }
@@ -133,129 +136,80 @@ impl<'a> Follow<'a> {
         }
     }
 
-    /// Takes a new view of the pod. A second pod of the same Job would be
-    /// somebody else's doing; only the first one counts.
-    fn see(&mut self, view: PodView) {
-        match &self.view {
-            Some(known) if known.uid != view.uid => {
-                log::warn!(
-                    "Ignoring pod {}: the job runs in pod {}.",
-                    view.name,
-                    known.name
-                );
-            }
-            _ => self.view = Some(Arc::new(view)),
-        }
-    }
-
     /// Does what the newest view asks for. `Ok` with the time of the next
     /// look, or `Err` when the job has ended: well with `None`.
     fn advance(&mut self) -> Result<Option<Instant>, Option<End>> {
-        let Some(view) = self.view.clone() else {
-            return Ok(self.expect_pod());
-        };
-        let mut wake = None;
+        let view = self.view.clone();
+        let judgement = self
+            .waiting
+            .judge(view.as_deref(), &self.names, Instant::now());
+        for line in judgement.lines {
+            self.tell(&line);
+        }
+        let mut wake = judgement.wake;
+        if let Some(view) = view {
+            wake = earliest(wake, self.follow_logs(&view));
+        }
+        match judgement.verdict {
+            Verdict::Running | Verdict::Stuck(_) => Ok(wake),
+            // The pod's word counts when its logs are all there.
+            _ if self.log.is_some() && !self.settled => Ok(wake),
+            Verdict::Succeeded => Err(None),
+            Verdict::Failed(failure) => Err(Some(End::Failed(failure))),
+        }
+    }
+
+    /// Follows the log of the container that runs, and of all that have ended
+    /// up to it. Returns when to look again.
+    fn follow_logs(&mut self, view: &PodView) -> Option<Instant> {
         while !self.settled
-            && let Some(name) = self.names.get(self.current).cloned()
+            && let Some(name) = self.names.get(self.current)
         {
-            let state = view.container(&name).map(|container| &container.state);
-            let Some(state) = state.filter(|state| state.has_started()) else {
-                break;
-            };
-            match self.follow_log(&view, &name, state) {
-                Completeness::Open(at) => {
-                    wake = at;
-                    break;
-                }
+            let container = view.container(name);
+            let container = container.filter(|container| container.state.has_started())?;
+            match self.follow_log(view, container) {
+                Completeness::Open(at) => return at,
                 Completeness::Complete => {}
                 Completeness::Lost(problem) => self.note(problem),
             }
             // A container that did not end well is the last one: its entry
             // stays open for the reason, which the verdict brings.
-            match state.ended() {
-                Some((0, _)) => self.close_entry(),
-                _ => self.settled = true,
+            if !container.ended_well(self.current + 1 == self.names.len()) {
+                self.settled = true;
+                break;
             }
-        }
-        match view.verdict(&self.names) {
-            Verdict::Running => self.stuck = None,
-            Verdict::Stuck(failure) => return self.wait_out(failure, wake).map_err(Some),
-            // The pod's word counts when its logs are all there.
-            _ if self.log.is_some() && !self.settled => {}
-            Verdict::Succeeded => return Err(None),
-            Verdict::Failed(failure) => return Err(Some(End::Failed(failure))),
-        }
-        Ok(wake)
-    }
-
-    /// Without a pod there is nothing to do; the person who looks should know.
-    fn expect_pod(&mut self) -> Option<Instant> {
-        let expected = self.began + POD_EXPECTED;
-        if Instant::now() < expected {
-            return Some(expected);
-        }
-        if !self.warned_of_no_pod {
-            self.warned_of_no_pod = true;
-            let (namespace, run) = (
-                self.worker.shared.cluster.namespace(),
-                &self.worker.plan.run,
-            );
-            log::warn!(
-                "Job {run} has no pod after {POD_EXPECTED:?}. A quota or an admission rule may \
-                 refuse it: kubectl -n {namespace} describe job {run}"
-            );
+            if let Some(warning) = container.warning() {
+                self.tell(&warning);
+            }
+            self.close_entry();
         }
         None
     }
 
-    /// Gives what stands in the way its time to pass.
-    fn wait_out(
-        &mut self,
-        failure: Failure,
-        wake: Option<Instant>,
-    ) -> Result<Option<Instant>, End> {
-        let grace = match failure {
-            Failure::Unschedulable { .. } => NODE_GRACE,
-            _ => PULL_GRACE,
-        };
-        let same =
-            |known: &Failure| std::mem::discriminant(known) == std::mem::discriminant(&failure);
-        let since = match &self.stuck {
-            Some((known, since)) if same(known) => *since,
-            _ => {
-                log::warn!(
-                    "Job {} waits, at most {grace:?}: {failure}.",
-                    self.worker.plan.run
-                );
-                Instant::now()
-            }
-        };
-        self.stuck = Some((failure.clone(), since));
-        let end = since + grace;
-        if Instant::now() >= end {
-            return Err(End::Failed(failure));
-        }
-        Ok(Some(wake.map_or(end, |wake| wake.min(end))))
+    /// Says something to whoever reads the job's log, or our own.
+    fn tell(&mut self, line: &str) {
+        log::warn!("Job {}: {line}", self.worker.plan.run);
+        let entry = self.open_entry(None);
+        self.worker.log.note(entry, line);
     }
 
     /// Opens what must be open, and tells whether the log is complete.
-    fn follow_log(&mut self, view: &PodView, name: &str, state: &ContainerState) -> Completeness {
-        if self.log.is_none() {
+    fn follow_log(&mut self, view: &PodView, container: &ContainerView) -> Completeness {
+        let (name, state) = (&container.name, &container.state);
+        let entry = self.open_entry(state.started());
+        let log = self.log.get_or_insert_with(|| {
             log::debug!("Container {name} has started.");
-            self.open_entry(state.started());
-        }
-        let Some(log) = self.log.as_mut() else {
-            return Completeness::Complete;
-        };
+            ContainerLog::new(entry)
+        });
         let has_ended = state.ended().is_some();
+        let is_over = has_ended || view.is_over();
         if log.stream.is_some() {
-            let is_over = has_ended || view.gone || view.phase != Phase::Open;
             return log.wait_for_end(is_over);
         }
         if has_ended && log.ended.is_some_and(|ended| ended.elapsed() < ENDS_APART) {
             return Completeness::Complete;
         }
-        if has_ended && (view.gone || log.opened_after_end >= REOPENS_AFTER_END) {
+        if is_over && (has_ended && view.gone || log.opened_after_end >= REOPENS_AFTER_END) {
             return Completeness::Lost("the end of the log could not be read".to_string());
         }
         if view.gone {
@@ -267,13 +221,20 @@ impl<'a> Follow<'a> {
         if Instant::now() < at {
             return Completeness::Open(Some(at));
         }
-        log.reopen(self.worker, view, name, has_ended);
+        log.reopen(self.worker, view, name, is_over);
         Completeness::Open(None)
     }
 
-    /// Begins the log entry of the current container.
-    fn open_entry(&mut self, started: Option<Timestamp>) {
+    /// The log entry of the current container, which is begun if it is not.
+    /// It began when its container did, if that is known now.
+    fn open_entry(&mut self, started: Option<Timestamp>) -> usize {
         let worker = self.worker;
+        if let Some(entry) = self.entry {
+            if let Some(started) = started.filter(|_| self.log.is_none()) {
+                worker.log.began(entry, started);
+            }
+            return entry;
+        }
         let place = self.current.min(worker.plan.containers.len() - 1);
         let planned = &worker.plan.containers[place];
         let redact = |words: &Vec<String>| {
@@ -288,17 +249,8 @@ impl<'a> Follow<'a> {
             started.unwrap_or_else(Timestamp::now),
             Output::new(worker.redactions.clone(), &worker.shared.spool_dir),
         );
-        self.log = Some(ContainerLog {
-            entry,
-            stream: None,
-            records: Records::default(),
-            last_event: Instant::now(),
-            brought_something: false,
-            over_since: None,
-            ended: None,
-            reopen: None,
-            opened_after_end: 0,
-        });
+        self.entry = Some(entry);
+        entry
     }
 
     /// Takes what a stream brought; `None` if its task is gone.
@@ -343,14 +295,14 @@ impl<'a> Follow<'a> {
     /// Ends the entry of the current container, and goes on to the next one.
     fn close_entry(&mut self) {
         let name = self.names.get(self.current);
-        let ended = name
+        let container = name
             .zip(self.view.as_ref())
-            .and_then(|(name, view)| view.container(name))
-            .and_then(|container| container.state.ended());
-        if let Some(log) = self.log.take() {
-            let (code, time) = ended.unzip();
-            self.worker.log.close(log.entry, code, time.flatten());
+            .and_then(|(name, view)| view.container(name));
+        if let Some(entry) = self.entry.take() {
+            let (code, time) = container.and_then(|it| it.state.ended()).unzip();
+            self.worker.log.close(entry, code, time.flatten());
         }
+        self.log = None;
         self.current += 1;
     }
 
@@ -361,17 +313,17 @@ impl<'a> Follow<'a> {
             End::Stopped(Stop::Cancelled) => Some("The job was cancelled.".to_string()),
             End::Stopped(Stop::DrainLimit) => Some("The executor was stopped.".to_string()),
             End::TimedOut => Some("The job took longer than it may.".to_string()),
-            End::Failed(Failure::ExitCode { .. }) | End::Stopped(Stop::NotOurs) => None,
+            End::Stopped(Stop::NotOurs) => None,
+            End::Failed(Failure {
+                cause: Cause::ExitCode { .. },
+                ..
+            }) => None,
             End::Failed(failure) => Some(failure.to_string()),
             End::NotCreated(error) => Some(error.to_string()),
         };
         if let Some(reason) = reason {
-            if self.log.is_none() {
-                self.open_entry(None);
-            }
-            if let Some(log) = &self.log {
-                self.worker.log.note(log.entry, &reason);
-            }
+            let entry = self.open_entry(None);
+            self.worker.log.note(entry, &reason);
         }
         self.close_entry();
         Err(end)
@@ -379,6 +331,20 @@ impl<'a> Follow<'a> {
 }
 
 impl ContainerLog {
+    fn new(entry: usize) -> ContainerLog {
+        ContainerLog {
+            entry,
+            stream: None,
+            records: Records::default(),
+            last_event: Instant::now(),
+            brought_something: false,
+            over_since: None,
+            ended: None,
+            reopen: None,
+            opened_after_end: 0,
+        }
+    }
+
     /// A stream should end with its container; one that hangs is given up.
     fn wait_for_end(&mut self, is_over: bool) -> Completeness {
         if !is_over {
@@ -393,7 +359,7 @@ impl ContainerLog {
         Completeness::Lost("the log stream did not end with its container".to_string())
     }
 
-    fn reopen(&mut self, worker: &Worker<'_>, view: &PodView, name: &str, has_ended: bool) {
+    fn reopen(&mut self, worker: &Worker<'_>, view: &PodView, name: &str, is_over: bool) {
         // When it is opened for the first time, it has not ended yet.
         if self.ended.is_some() || self.reopen.is_some() {
             worker.shared.metrics.cluster.stream_reopened();
@@ -405,7 +371,7 @@ impl ContainerLog {
         self.brought_something = false;
         self.ended = None;
         self.reopen = None;
-        self.opened_after_end += u32::from(has_ended);
+        self.opened_after_end += u32::from(is_over);
     }
 
     fn broke(&mut self, error: &ClusterError) {

@@ -2,12 +2,16 @@
 //! report.
 //!
 //! `create.rs` makes the objects and deletes them, `follow.rs` waits for the
-//! end and ships the logs. The outcome is decided here.
+//! end and ships the logs, `waiting.rs` judges what is known on the way. The
+//! outcome is decided here.
 
 mod create;
 mod follow;
+mod patience;
+mod questions;
 mod refusal;
 mod report;
+mod waiting;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +25,7 @@ use crate::cluster::client::{KubeCluster, OwnPod};
 use crate::cluster::error::ClusterError;
 use crate::cluster::names::{SETUP_KEY, random_suffix, run_name};
 use crate::cluster::plan::{self, Plan, Setting};
-use crate::cluster::status::Failure;
+use crate::cluster::status::{Cause, Failure};
 use crate::config::JobSettings;
 use crate::heartbeat::{Place, Registry, Stop};
 use crate::job::{Job, Outcome, Secret};
@@ -246,7 +250,7 @@ impl<'a> Worker<'a> {
 
     /// A failure in words of the job: the step's key where it is one step's.
     fn explain(&self, failure: &Failure) -> String {
-        let Failure::ExitCode { container, code } = failure else {
+        let Cause::ExitCode { container, code } = &failure.cause else {
             return failure.to_string();
         };
         let planned = self

@@ -11,7 +11,7 @@ use super::{SOON, eventually};
 
 /// Everything that an executor makes, and all pods.
 const KINDS: &str = "jobs,pods,secrets,persistentvolumeclaims";
-/// The account of the executor, with the verbs of the released manifests.
+/// The account of the executor, with the verbs of our manifests.
 const ACCOUNT: &str = "sourcegraph-executor";
 
 /// The kubeconfig of an administrator: `KUBECONFIG` if it names a cluster
@@ -100,18 +100,16 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    /// Makes one, with an account that may do what the released manifests
-    /// allow and no more.
+    /// Makes one, with an account that may do what our manifests allow and no
+    /// more.
     pub(crate) fn new() -> Namespace {
         let mut random = [0u8; 4];
         getrandom::fill(&mut random).expect("the kernel has a source of randomness");
         let name = format!("test-{:08x}", u32::from_be_bytes(random));
         kubectl(&["create", "namespace", &name], None);
-        let role = std::fs::read_to_string(project().join("manifests/base/role.yaml"))
-            .expect("the Role is part of the manifests");
         kubectl(
             &["-n", &name, "apply", "-f", "-"],
-            Some(&without_namespace(&role)),
+            Some(&without_namespace(&role())),
         );
         kubectl(&["-n", &name, "create", "serviceaccount", ACCOUNT], None);
         let subject = format!("--serviceaccount={name}:{ACCOUNT}");
@@ -141,6 +139,15 @@ impl Namespace {
             kubeconfig,
             dir,
         }
+    }
+
+    /// Takes what the released manifests do not allow from the account.
+    pub(crate) fn drop_optional_rules(&self) {
+        let role = without_namespace(&role());
+        let (needed, _) = role
+            .split_once("  # Optional:")
+            .expect("the Role marks its optional rules");
+        kubectl(&["-n", &self.name, "apply", "-f", "-"], Some(needed));
     }
 
     /// kubectl in this namespace.
@@ -202,6 +209,12 @@ impl Drop for Namespace {
             eprintln!("namespace {} stays: {problem}", self.name);
         }
     }
+}
+
+/// The Role of our manifests.
+fn role() -> String {
+    std::fs::read_to_string(project().join("manifests/base/role.yaml"))
+        .expect("the Role is part of the manifests")
 }
 
 /// The Role goes into the test's namespace, not into its own.

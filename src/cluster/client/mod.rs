@@ -1,10 +1,11 @@
 //! Blocking calls to Kubernetes, round an asynchronous client.
 //!
 //! This folder alone holds `async`. The runtime has one thread of its own,
-//! which drives connections, the watch (`watch.rs`) and log streams
-//! (`log_stream.rs`); a call blocks the thread that makes it and has a
+//! which drives connections, the watch (`watch.rs`), log streams
+//! (`log_stream.rs`) and questions (`inquiry.rs`); a call blocks the thread that makes it and has a
 //! timeout. Calls are tried once: the worker owns the outcome.
 
+pub mod inquiry;
 pub mod log_stream;
 pub mod watch;
 
@@ -24,6 +25,7 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 use tokio::time::error::Elapsed;
 
+use crate::cluster::client::inquiry::{Desk, Inquiry, Question, Rights};
 use crate::cluster::client::log_stream::LogStream;
 use crate::cluster::client::watch::PodWatch;
 use crate::cluster::error::{ClusterError, ClusterErrorKind};
@@ -41,6 +43,7 @@ pub struct KubeCluster {
     runtime: Arc<Runtime>,
     client: Client,
     namespace: String,
+    rights: Arc<Rights>,
     metrics: ClusterMetrics,
 }
 
@@ -83,6 +86,7 @@ impl KubeCluster {
             runtime: Arc::new(runtime),
             client,
             namespace,
+            rights: Arc::default(),
             metrics: metrics.clone(),
         })
     }
@@ -181,6 +185,17 @@ impl KubeCluster {
         let pods = self.api::<core::Pod>();
         let metrics = self.metrics.clone();
         LogStream::start(&self.runtime, pods, pod, container, since, metrics)
+    }
+
+    /// Asks for what a pod's status does not tell; `None` if we may not know.
+    pub fn inquire(&self, question: Question) -> Option<Inquiry> {
+        let desk = Desk {
+            events: self.api(),
+            jobs: self.api(),
+            rights: Arc::clone(&self.rights),
+            metrics: self.metrics.clone(),
+        };
+        desk.ask(&self.runtime, question)
     }
 
     fn api<K>(&self) -> Api<K>
