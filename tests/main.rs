@@ -20,6 +20,8 @@ mod bad_input;
 mod cloning;
 /// Every variable with bad values, and environments of the released executor.
 mod configuration;
+/// Every cause of a failure that a cluster can give.
+mod failures;
 /// What is counted, and who may ask for it.
 mod metrics;
 /// The manifests on the real cluster.
