@@ -6,23 +6,27 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{bounded, select};
+use crossbeam_channel::{Receiver, bounded, select};
 
+use crate::adopt;
 use crate::backoff::{self, Backoff};
+use crate::cluster::client::watch::PodWatch;
 use crate::cluster::client::{KubeCluster, OwnPod};
-use crate::cluster::names::{executor_name, label_value};
-use crate::config::Config;
+use crate::cluster::names::label_value;
+use crate::config::{Config, JobSettings};
 use crate::dequeue::{self, Asking};
 use crate::exit::Exit;
-use crate::heartbeat::{Heartbeat, Registry};
+use crate::heartbeat::{Heartbeat, Registry, Stop};
 use crate::metrics::Metrics;
 use crate::metrics::pages::Health;
 use crate::metrics::server::MetricsServer;
 use crate::pool::Pool;
 use crate::queue::client::QueueClient;
 use crate::shutdown::Shutdown;
+use crate::state::StateDir;
 use crate::worker::{self, Shared};
 
 /// The image that makes workspaces where our own cannot be found out.
@@ -31,6 +35,11 @@ const DEFAULT_WORKSPACE_IMAGE: &str = concat!("sourcegraph/executor:", env!("CAR
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(90);
 /// How long a forced end waits for objects to be deleted.
 const FORCED_LIMIT: Duration = Duration::from_secs(5);
+/// How long a handover waits for workers to put down what they have.
+const HANDOVER_LIMIT: Duration = Duration::from_secs(10);
+/// No failure to connect keeps us away for longer: jobs of a former process
+/// are given away after 25 s without a heartbeat.
+const CONNECT_BACKOFF_MAX: Duration = Duration::from_secs(8);
 
 /// What the daemon knows of the place where it runs.
 pub struct Place {
@@ -44,7 +53,6 @@ pub struct Place {
 
 /// Runs until a stop was requested and carried out.
 pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
-    let name = executor_name(&place.host);
     let queues: Vec<&str> = config
         .queue
         .queues
@@ -56,7 +64,6 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
     let health = Health::new(shutdown);
     // Answers until this function returns.
     let _server = serve_metrics(config.metrics_address.as_deref(), &metrics, &health);
-    let queue = QueueClient::new(config.queue.clone(), &name, &metrics);
     let cluster = match KubeCluster::new(&config.cluster, &metrics.cluster) {
         Ok(cluster) => cluster,
         Err(error) => {
@@ -64,15 +71,66 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
             return Exit::Failed;
         }
     };
-    if !connect(&queue, &cluster, shutdown) {
+    let objects = format!("{} in {}", cluster.namespace(), cluster.server());
+    let former = match adopt::open(&config, &place.host, &objects) {
+        Ok(former) => former,
+        Err(error) => {
+            log::error!("{error}.");
+            return Exit::Failed;
+        }
+    };
+    let queue = QueueClient::new(config.queue.clone(), &former.name, &metrics);
+    let registry = Registry::default();
+    let (state, name) = (former.state.clone(), former.name.clone());
+    let (adopted, forgotten) = adopt::read(&queue, &registry, former);
+    if !connect_frontend(&queue, &registry, shutdown) {
         return Exit::Clean;
     }
-    health.set_connected();
-    let shared = Arc::new(share(&config, place, name, queue, cluster, metrics));
-    let started = Heartbeat::start(shared.queue.clone(), shared.registry.clone())
-        .and_then(|heartbeat| Ok((heartbeat, start_workers(&shared, config.workers)?)));
-    let (heartbeat, pool) = match started {
-        Ok(started) => started,
+    // Before the cluster answers, since the jobs of a former process must not
+    // fall silent.
+    let heartbeat = match Heartbeat::start(queue.clone(), registry.clone()) {
+        Ok(heartbeat) => heartbeat,
+        Err(error) => {
+            log::error!("Cannot start threads: {error}.");
+            return Exit::Failed;
+        }
+    };
+    let exit = match connect_cluster(&cluster, shutdown) {
+        false => Exit::Clean,
+        true => {
+            health.set_connected();
+            adopt::forget(&cluster, forgotten);
+            let parts = Parts {
+                name,
+                queue,
+                cluster,
+                metrics,
+                registry,
+                state,
+            };
+            work(&config, place, parts, adopted, shutdown)
+        }
+    };
+    heartbeat.stop();
+    exit
+}
+
+/// From the first job to the last.
+fn work(
+    config: &Config,
+    place: Place,
+    parts: Parts,
+    adopted: Vec<adopt::Read>,
+    shutdown: &Shutdown,
+) -> Exit {
+    let mut watch = PodWatch::default();
+    let mut adopted = adopt::assign(&watch, adopted);
+    let instance = label_value(&parts.name);
+    parts.cluster.start_watch(&mut watch, &instance);
+    let state = parts.state.clone();
+    let shared = Arc::new(share(config, place, parts, watch));
+    let pool = match start_workers(&shared, config.workers) {
+        Ok(pool) => pool,
         Err(error) => {
             log::error!("Cannot start threads: {error}.");
             return Exit::Failed;
@@ -91,10 +149,33 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
             "workers"
         }
     );
-    dequeue_until_stopped(&config, &shared, &pool, shutdown);
-    let exit = drain(&shared, pool, config.drain_timeout, shutdown);
-    heartbeat.stop();
-    exit
+    // With fewer workers than before, some jobs get a thread of their own.
+    let surplus = adopted.split_off(config.workers.min(adopted.len()));
+    let surplus = start_surplus(&shared, surplus);
+    dequeue_until_stopped(config, &shared, state.as_ref(), adopted, &pool, shutdown);
+    let joined = join(pool, surplus);
+    if !shutdown.is_draining() {
+        // A limit was reached: every job has its own time to end.
+        log::info!("Ending after {} more jobs.", shared.registry.len());
+        select! {
+            recv(joined) -> _ => return Exit::Clean,
+            recv(shutdown.drain()) -> _ => {}
+        }
+    }
+    match config.hands_over {
+        true => hand_over(&shared, &joined, shutdown),
+        false => drain(&shared, &joined, config.drain_timeout, shutdown),
+    }
+}
+
+/// What is there before the first job.
+struct Parts {
+    name: String,
+    queue: QueueClient,
+    cluster: KubeCluster,
+    metrics: Metrics,
+    registry: Registry,
+    state: Option<Arc<StateDir>>,
 }
 
 /// Shows the metrics, if that is wanted and can be: jobs matter more.
@@ -119,22 +200,22 @@ fn serve_metrics(
     }
 }
 
-/// Waits until both sides answer. False if a stop was requested before.
-fn connect(queue: &QueueClient, cluster: &KubeCluster, shutdown: &Shutdown) -> bool {
-    // A heartbeat without jobs is what makes the executor known.
-    let frontend = || {
-        queue
-            .heartbeat(&[])
-            .map(drop)
-            .map_err(|error| error.to_string())
-    };
-    let kubernetes = || cluster.check().map_err(|error| error.to_string());
-    until_it_works("Sourcegraph", frontend, shutdown)
-        && until_it_works("Kubernetes", kubernetes, shutdown)
+/// Waits until Sourcegraph answers a heartbeat, which makes the executor known
+/// and tells which jobs of a former process are still ours. False if a stop was
+/// requested before.
+fn connect_frontend(queue: &QueueClient, registry: &Registry, shutdown: &Shutdown) -> bool {
+    let heartbeat = || registry.beat(queue).map_err(|error| error.to_string());
+    until_it_works("Sourcegraph", heartbeat, shutdown)
+}
+
+/// Waits until Kubernetes answers. False if a stop was requested before.
+fn connect_cluster(cluster: &KubeCluster, shutdown: &Shutdown) -> bool {
+    let check = || cluster.check().map_err(|error| error.to_string());
+    until_it_works("Kubernetes", check, shutdown)
 }
 
 fn until_it_works(what: &str, check: impl Fn() -> Result<(), String>, shutdown: &Shutdown) -> bool {
-    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+    let mut backoff = Backoff::new(Duration::from_secs(1), CONNECT_BACKOFF_MAX);
     loop {
         match check() {
             Ok(()) => return true,
@@ -149,33 +230,23 @@ fn until_it_works(what: &str, check: impl Fn() -> Result<(), String>, shutdown: 
     }
 }
 
-fn share(
-    config: &Config,
-    place: Place,
-    executor_name: String,
-    queue: QueueClient,
-    cluster: KubeCluster,
-    metrics: Metrics,
-) -> Shared {
-    let own_pod = find_own_pod(&cluster, &place);
-    let own_image = own_pod.as_ref().map(|pod| pod.image.clone());
-    let workspace_image = config
-        .job
-        .workspace_image
-        .clone()
-        .or(own_image)
-        .unwrap_or_else(|| DEFAULT_WORKSPACE_IMAGE.to_string());
+fn share(config: &Config, place: Place, parts: Parts, watch: PodWatch) -> Shared {
+    let own_pod = find_own_pod(&parts.cluster, &place);
+    let workspace_image = workspace_image(&config.job, own_pod.as_ref());
+    let executor_name = parts.name;
     log::debug!("This is executor {executor_name}; workspaces by image {workspace_image}.");
+    let is_beside = place.namespace.as_deref() == Some(parts.cluster.namespace());
     Shared {
-        watch: cluster.watch_pods(&label_value(&executor_name)),
-        own_pod_owns: place.namespace.as_deref() == Some(cluster.namespace()),
-        registry: Registry::default(),
-        metrics,
+        watch,
+        // Jobs that the next Pod takes over may not go with this one.
+        own_pod_owns: is_beside && parts.state.is_none(),
+        registry: parts.registry,
+        metrics: parts.metrics,
         settings: config.job.clone(),
         password: config.queue.password.clone(),
         spool_dir: place.spool_dir,
-        queue,
-        cluster,
+        queue: parts.queue,
+        cluster: parts.cluster,
         executor_name,
         workspace_image,
         own_pod,
@@ -198,6 +269,16 @@ fn find_own_pod(cluster: &KubeCluster, place: &Place) -> Option<OwnPod> {
     }
 }
 
+/// The image that makes workspaces: the configured one, else our own, else
+/// the one of a release.
+pub(crate) fn workspace_image(settings: &JobSettings, own_pod: Option<&OwnPod>) -> String {
+    let own_image = own_pod.map(|pod| pod.image.clone());
+    let configured = settings.workspace_image.clone();
+    configured
+        .or(own_image)
+        .unwrap_or_else(|| DEFAULT_WORKSPACE_IMAGE.to_string())
+}
+
 fn start_workers(shared: &Arc<Shared>, size: usize) -> std::io::Result<Pool<worker::Assignment>> {
     shared.metrics.jobs.set_workers(size);
     let shared = Arc::clone(shared);
@@ -208,6 +289,8 @@ fn start_workers(shared: &Arc<Shared>, size: usize) -> std::io::Result<Pool<work
 fn dequeue_until_stopped(
     config: &Config,
     shared: &Shared,
+    state: Option<&Arc<StateDir>>,
+    adopted: Vec<worker::Assignment>,
     pool: &Pool<worker::Assignment>,
     shutdown: &Shutdown,
 ) {
@@ -220,7 +303,9 @@ fn dequeue_until_stopped(
                     metrics: &shared.metrics.queue,
                     poll_interval: config.queue.poll_interval,
                     limits: config.limits,
+                    state,
                 };
+                dequeue::resume(adopted, pool, shutdown);
                 dequeue::run(&asking, &shared.registry, pool, shutdown);
             });
         if let Err(error) = thread {
@@ -229,27 +314,51 @@ fn dequeue_until_stopped(
     });
 }
 
-/// Lets running jobs end, up to the limit, then makes them.
-fn drain(
-    shared: &Arc<Shared>,
-    pool: Pool<worker::Assignment>,
-    limit: Duration,
-    shutdown: &Shutdown,
-) -> Exit {
+/// A thread for each job of a former process that no worker is there for.
+fn start_surplus(shared: &Arc<Shared>, jobs: Vec<worker::Assignment>) -> Vec<JoinHandle<()>> {
+    let start = |assignment: worker::Assignment| {
+        let shared = Arc::clone(shared);
+        let thread = std::thread::Builder::new().name("worker-surplus".to_string());
+        let thread = thread.spawn(move || worker::run(&shared, assignment));
+        thread
+            .inspect_err(|error| log::error!("A job is left to the next process: {error}."))
+            .ok()
+    };
+    jobs.into_iter().filter_map(start).collect()
+}
+
+/// Joins the workers on a thread of its own, which may have to be left behind;
+/// the channel is closed when they have ended.
+fn join(pool: Pool<worker::Assignment>, surplus: Vec<JoinHandle<()>>) -> Receiver<()> {
     let (sender, joined) = bounded::<()>(0);
-    // Whoever joins the workers may have to be left behind.
     std::thread::spawn(move || {
         pool.join();
+        for thread in surplus {
+            if thread.join().is_err() {
+                log::error!("A job made its thread panic.");
+            }
+        }
         drop(sender);
     });
-    if !shutdown.is_draining() {
-        // A limit was reached: every job has its own time to end.
-        log::info!("Ending after {} more jobs.", shared.registry.len());
-        select! {
-            recv(joined) -> _ => return Exit::Clean,
-            recv(shutdown.drain()) -> _ => {}
-        }
+    joined
+}
+
+/// Leaves running jobs as they are to the next process. Those whose end was
+/// decided may still report it.
+fn hand_over(shared: &Shared, joined: &Receiver<()>, shutdown: &Shutdown) -> Exit {
+    let jobs = shared.registry.len();
+    log::info!("Stopping; {jobs} jobs are left to the next process.");
+    shared.registry.stop_all(Stop::Handover);
+    select! {
+        recv(joined) -> _ => {}
+        recv(shutdown.force()) -> _ => {}
+        default(HANDOVER_LIMIT) => {}
     }
+    Exit::Clean
+}
+
+/// Lets running jobs end, up to the limit, then makes them.
+fn drain(shared: &Shared, joined: &Receiver<()>, limit: Duration, shutdown: &Shutdown) -> Exit {
     match shared.registry.len() {
         0 => log::info!("Stopping; no job runs."),
         jobs => log::info!("Stopping; {jobs} jobs run and have {limit:?} to end."),
@@ -261,7 +370,7 @@ fn drain(
             log::warn!("{} jobs still run after {limit:?}; stopping them.", shared.registry.len());
         }
     }
-    shared.registry.stop_all();
+    shared.registry.stop_all(Stop::DrainLimit);
     select! {
         recv(joined) -> _ => return Exit::Clean,
         recv(shutdown.force()) -> _ => {}

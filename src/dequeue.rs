@@ -4,19 +4,23 @@
 //! stands idle. After a job it is asked again at once, after an empty answer
 //! when the poll interval is over, after an error with growing delays.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{at, never, select};
 
 use crate::backoff::{self, Backoff};
+use crate::cluster::names::{random_suffix, run_name};
 use crate::config::Limits;
 use crate::heartbeat::Registry;
+use crate::job::JobKey;
 use crate::metrics::calls::QueueMetrics;
 use crate::pool::Pool;
-use crate::queue::client::QueueClient;
+use crate::queue::client::{QueueClient, Taken};
 use crate::queue::error::QueueError;
 use crate::queue::wire::Dequeued;
 use crate::shutdown::Shutdown;
+use crate::state::{JobState, StateDir};
 use crate::worker::Assignment;
 
 /// No error keeps us away for longer.
@@ -32,6 +36,19 @@ pub struct Asking<'a> {
     pub poll_interval: Duration,
     /// When to end.
     pub limits: Limits,
+    /// Where jobs are kept for the next process, if they are.
+    pub state: Option<&'a Arc<StateDir>>,
+}
+
+/// Hands out the jobs of a former process, each to a worker that is idle. What
+/// is left when a stop is requested stays for the next process.
+pub fn resume(adopted: Vec<Assignment>, pool: &Pool<Assignment>, shutdown: &Shutdown) {
+    for assignment in adopted {
+        if !worker_is_idle(pool, None, shutdown) {
+            return;
+        }
+        pool.send(assignment);
+    }
 }
 
 /// Takes jobs until a stop is requested or a limit is reached. No `?` in here:
@@ -47,13 +64,11 @@ pub fn run(asking: &Asking<'_>, registry: &Registry, pool: &Pool<Assignment>, sh
                 return;
             }
             let wait = match asking.metrics.dequeued(asking.queue.dequeue()) {
-                Ok(Some(dequeued)) => {
+                Ok(Some(taken)) => {
                     backoff.reset();
-                    if assign(registry, pool, dequeued) {
-                        left.count();
-                        break;
-                    }
-                    poll_interval
+                    assign(asking, registry, pool, taken);
+                    left.count();
+                    break;
                 }
                 Ok(None) => {
                     backoff.reset();
@@ -126,17 +141,35 @@ fn worker_is_idle(pool: &Pool<Assignment>, until: Option<Instant>, shutdown: &Sh
     }
 }
 
-/// Gives a job to a worker; false if it runs here already.
-fn assign(registry: &Registry, pool: &Pool<Assignment>, dequeued: Dequeued) -> bool {
-    let key = dequeued.ticket().key();
-    match registry.add(key.clone()) {
-        Some(place) => {
-            pool.send(Assignment { dequeued, place });
-            true
-        }
-        None => {
-            log::warn!("The server handed out job {key}, which runs here already; dropping it.");
-            false
+/// Gives a job to a worker.
+fn assign(asking: &Asking<'_>, registry: &Registry, pool: &Pool<Assignment>, taken: Taken) {
+    let key = taken.dequeued.ticket().key();
+    let place = registry.add(key.clone());
+    let run = run_name(&key.queue, key.id, &random_suffix());
+    let state = asking
+        .state
+        .and_then(|state| keep(state, &key, &run, &taken));
+    pool.send(Assignment {
+        dequeued: taken.dequeued,
+        place,
+        run,
+        state,
+        adopted: None,
+    });
+}
+
+/// Keeps a job for the next process. One that cannot be kept runs all the
+/// same; after a crash the server gives it to someone else.
+fn keep(state: &Arc<StateDir>, key: &JobKey, run: &str, taken: &Taken) -> Option<JobState> {
+    if matches!(taken.dequeued, Dequeued::Malformed(_)) {
+        return None;
+    }
+    match state.take(key, run, &taken.payload) {
+        Ok(job) => Some(job),
+        Err(error) => {
+            let path = state.path().display();
+            log::warn!("Job {key} will not outlive a crash: cannot write to {path}: {error}.");
+            None
         }
     }
 }

@@ -8,7 +8,7 @@ pub enum Exit {
     /// Everything was done, or a stop was carried out in order.
     Clean,
     /// The command failed: the configuration is wrong, or what the command
-    /// was to do did not succeed. The log says what.
+    /// was to do did not succeed, or jobs cannot run. Its output says what.
     Failed,
     /// The process ended with jobs left, after a second signal or because
     /// stopping them took too long.

@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::job::JobKey;
 use crate::queue::client::QueueClient;
+use crate::queue::error::QueueError;
 use crate::queue::wire::heartbeat::HeartbeatAnswer;
 use crate::shutdown::Nothing;
 
@@ -31,101 +32,163 @@ pub enum Stop {
     NotOurs,
     /// The executor stops, and the time to drain is over.
     DrainLimit,
+    /// The executor stops, and the next process goes on with the job.
+    Handover,
 }
 
 /// The jobs that run here, from dequeue to mark.
 #[derive(Clone, Default)]
-pub struct Registry(Arc<Mutex<BTreeMap<JobKey, Running>>>);
+pub struct Registry(Arc<Mutex<Jobs>>);
+
+#[derive(Default)]
+struct Jobs {
+    running: BTreeMap<JobKey, Running>,
+    /// How many attempts were ever added.
+    attempts: u64,
+}
+
+/// One attempt at a job, as a heartbeat names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The job.
+    pub key: JobKey,
+    /// Tells it from others at the same job.
+    number: u64,
+}
 
 struct Running {
+    number: u64,
     stop: Sender<Stop>,
-    /// Tells this attempt from others at the same job.
-    stops: Receiver<Stop>,
     cancelled: bool,
 }
 
 /// The place of one attempt at a job in the registry.
 pub struct Place {
-    key: JobKey,
+    attempt: Attempt,
     /// Brings every reason to stop.
     pub stops: Receiver<Stop>,
 }
 
 impl Registry {
-    /// Adds a job; `None` if it runs here already.
-    pub fn add(&self, key: JobKey) -> Option<Place> {
+    /// Adds a job that was handed out. If it runs here already, that attempt is
+    /// lost: the server hands out only what it holds for nobody's.
+    pub fn add(&self, key: JobKey) -> Place {
         let mut jobs = self.lock();
-        if jobs.contains_key(&key) {
-            return None;
+        jobs.attempts += 1;
+        let number = jobs.attempts;
+        let (stop, stops) = stops();
+        let running = Running {
+            number,
+            stop,
+            cancelled: false,
+        };
+        if let Some(older) = jobs.running.insert(key.clone(), running) {
+            log::warn!("Job {key} was handed out again while it runs here; the older one stops.");
+            let _ = older.stop.try_send(Stop::NotOurs);
         }
-        // A cancellation, a loss and the drain limit can come once each.
-        let (stop, stops) = bounded(3);
-        jobs.insert(
-            key.clone(),
-            Running {
-                stop,
-                stops: stops.clone(),
-                cancelled: false,
-            },
-        );
-        Some(Place { key, stops })
+        let attempt = Attempt { key, number };
+        Place { attempt, stops }
+    }
+
+    /// A place beside the registry for an attempt that is lost already, and
+    /// has to be cleaned up.
+    pub fn lost(key: JobKey) -> Place {
+        let (stop, stops) = stops();
+        let _ = stop.try_send(Stop::NotOurs);
+        let attempt = Attempt { key, number: 0 };
+        Place { attempt, stops }
+    }
+
+    /// Whether an attempt at this job is there.
+    pub fn has(&self, key: &JobKey) -> bool {
+        self.lock().running.contains_key(key)
     }
 
     /// Removes a job after its mark. The server may have given a lost job to
     /// us again meanwhile: that attempt has a place of its own and keeps it.
     pub fn remove(&self, place: &Place) {
         let mut jobs = self.lock();
-        let is_same = |running: &Running| place.stops.same_channel(&running.stops);
-        if jobs.get(&place.key).is_some_and(is_same) {
-            jobs.remove(&place.key);
-        }
+        jobs.take(&place.attempt);
     }
 
     /// Number of jobs that run here.
     pub fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().running.len()
     }
 
     /// Whether no job runs here.
     pub fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.lock().running.is_empty()
     }
 
-    /// Stops every job, because the time to drain is over.
-    pub fn stop_all(&self) {
-        for running in self.lock().values() {
-            let _ = running.stop.try_send(Stop::DrainLimit);
+    /// Stops every job, because the executor ends.
+    pub fn stop_all(&self, stop: Stop) {
+        for running in self.lock().running.values() {
+            let _ = running.stop.try_send(stop);
         }
     }
 
-    fn keys(&self) -> Vec<JobKey> {
-        self.lock().keys().cloned().collect()
+    /// All attempts, in the order of their queues.
+    pub fn attempts(&self) -> Vec<Attempt> {
+        let jobs = self.lock();
+        let attempts = jobs.running.iter().map(|(key, running)| Attempt {
+            key: key.clone(),
+            number: running.number,
+        });
+        attempts.collect()
     }
 
-    /// Acts on an answer: only jobs that were sent are judged by it, since a
-    /// job that was dequeued meanwhile cannot be in it.
-    fn apply(&self, sent: &[JobKey], answer: &HeartbeatAnswer) {
+    /// Sends a heartbeat for all jobs and acts on the answer: only attempts
+    /// that were in the question are judged by it, since a job that was
+    /// dequeued meanwhile cannot be in it.
+    pub fn beat(&self, queue: &QueueClient) -> Result<(), QueueError> {
+        let sent = self.attempts();
+        let keys: Vec<JobKey> = sent.iter().map(|attempt| attempt.key.clone()).collect();
+        let answer = queue.heartbeat(&keys)?;
+        self.apply(&sent, &answer);
+        Ok(())
+    }
+
+    fn apply(&self, sent: &[Attempt], answer: &HeartbeatAnswer) {
         let mut jobs = self.lock();
-        for key in sent {
-            if answer.cancel.contains(key) {
-                match jobs.get_mut(key) {
+        for attempt in sent {
+            if answer.cancel.contains(&attempt.key) {
+                match jobs.get(attempt) {
                     Some(running) if !running.cancelled => {
                         running.cancelled = true;
                         let _ = running.stop.try_send(Stop::Cancelled);
                     }
                     _ => {}
                 }
-            } else if !answer.known.contains(key)
-                && let Some(running) = jobs.remove(key)
+            } else if !answer.known.contains(&attempt.key)
+                && let Some(running) = jobs.take(attempt)
             {
                 let _ = running.stop.try_send(Stop::NotOurs);
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<JobKey, Running>> {
+    fn lock(&self) -> MutexGuard<'_, Jobs> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Jobs {
+    fn get(&mut self, attempt: &Attempt) -> Option<&mut Running> {
+        let running = self.running.get_mut(&attempt.key);
+        running.filter(|running| running.number == attempt.number)
+    }
+
+    fn take(&mut self, attempt: &Attempt) -> Option<Running> {
+        self.get(attempt)?;
+        self.running.remove(&attempt.key)
+    }
+}
+
+/// A cancellation, a loss and an end of the executor can come once each, and
+/// another end after a limit.
+fn stops() -> (Sender<Stop>, Receiver<Stop>) {
+    bounded(4)
 }
 
 /// The running heartbeat; `stop` ends it.
@@ -159,13 +222,11 @@ fn run(queue: &QueueClient, registry: &Registry, stopped: &Receiver<Nothing>) {
     let mut next = Instant::now() + INTERVAL;
     while stopped.recv_deadline(next) == Err(RecvTimeoutError::Timeout) {
         next = Instant::now() + INTERVAL;
-        let sent = registry.keys();
-        match queue.heartbeat(&sent) {
-            Ok(answer) => {
+        match registry.beat(queue) {
+            Ok(()) => {
                 if let Some(since) = failing_since.take() {
                     log::info!("Heartbeats arrive again, after {:.0?}.", since.elapsed());
                 }
-                registry.apply(&sent, &answer);
             }
             Err(error) => {
                 if failing_since.is_none() {
@@ -178,6 +239,10 @@ fn run(queue: &QueueClient, registry: &Registry, stopped: &Receiver<Nothing>) {
                 next = Instant::now() + INTERVAL_AFTER_FAILURE;
             }
         }
+    }
+    // Jobs that are handed over have the whole time from now on.
+    if !registry.is_empty() {
+        let _ = registry.beat(queue);
     }
 }
 
@@ -199,39 +264,51 @@ mod tests {
         }
     }
 
+    fn attempt(place: &Place) -> Attempt {
+        place.attempt.clone()
+    }
+
     #[test]
     fn a_job_the_server_forgot_is_stopped() {
         let registry = Registry::default();
-        let stops = registry.add(key(17)).unwrap().stops;
-        registry.apply(&[key(17)], &answer(&[], &[]));
-        assert_eq!(stops.try_recv(), Ok(Stop::NotOurs));
+        let place = registry.add(key(17));
+        registry.apply(&[attempt(&place)], &answer(&[], &[]));
+        assert_eq!(place.stops.try_recv(), Ok(Stop::NotOurs));
         assert!(registry.is_empty(), "it is not in the next heartbeat");
     }
 
     #[test]
     fn a_job_dequeued_meanwhile_is_not_judged() {
         let registry = Registry::default();
-        let stops = registry.add(key(18)).unwrap().stops;
-        registry.apply(&[key(17)], &answer(&[17], &[]));
-        assert!(stops.is_empty());
+        let first = registry.add(key(17));
+        let sent = registry.attempts();
+        let second = registry.add(key(18));
+        registry.remove(&first);
+        let again = registry.add(key(17));
+        registry.apply(&sent, &answer(&[], &[]));
+        assert!(second.stops.is_empty() && again.stops.is_empty());
     }
 
     #[test]
     fn a_cancelled_job_is_told_once_and_kept() {
         let registry = Registry::default();
-        let stops = registry.add(key(17)).unwrap().stops;
-        registry.apply(&[key(17)], &answer(&[17], &[17]));
-        registry.apply(&[key(17)], &answer(&[17], &[17]));
-        assert_eq!(stops.try_iter().collect::<Vec<_>>(), [Stop::Cancelled]);
+        let place = registry.add(key(17));
+        for _ in 0..2 {
+            registry.apply(&[attempt(&place)], &answer(&[17], &[17]));
+        }
+        assert_eq!(
+            place.stops.try_iter().collect::<Vec<_>>(),
+            [Stop::Cancelled]
+        );
         assert_eq!(registry.len(), 1);
     }
 
     #[test]
     fn a_lost_attempt_leaves_the_next_alone() {
         let registry = Registry::default();
-        let lost = registry.add(key(17)).unwrap();
-        registry.apply(&[key(17)], &answer(&[], &[]));
-        let again = registry.add(key(17)).unwrap();
+        let lost = registry.add(key(17));
+        registry.apply(&[attempt(&lost)], &answer(&[], &[]));
+        let again = registry.add(key(17));
         registry.remove(&lost);
         assert_eq!(registry.len(), 1, "heartbeats go on for the new attempt");
         registry.remove(&again);
@@ -245,17 +322,21 @@ mod tests {
             queue: "codeintel".to_string(),
             id: 17,
         };
-        let stops = registry.add(key(17)).unwrap().stops;
-        assert!(registry.add(other.clone()).is_some());
-        registry.apply(&[key(17), other], &answer(&[17], &[]));
-        assert!(stops.is_empty(), "the job of the first queue goes on");
+        let place = registry.add(key(17));
+        registry.add(other);
+        registry.apply(&registry.attempts(), &answer(&[17], &[]));
+        assert!(place.stops.is_empty(), "the job of the first queue goes on");
         assert_eq!(registry.len(), 1);
     }
 
     #[test]
-    fn a_job_runs_here_once_only() {
+    fn of_two_attempts_the_older_stops() {
         let registry = Registry::default();
-        assert!(registry.add(key(17)).is_some());
-        assert!(registry.add(key(17)).is_none());
+        let older = registry.add(key(17));
+        let newer = registry.add(key(17));
+        assert_eq!(older.stops.try_recv(), Ok(Stop::NotOurs));
+        assert!(newer.stops.is_empty());
+        registry.remove(&older);
+        assert_eq!(registry.len(), 1);
     }
 }

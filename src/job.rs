@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 /// One job as the server handed it out, checked and decoded.
@@ -152,7 +153,7 @@ impl fmt::Debug for Registries {
 }
 
 /// What kind of end a job came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// Every container was seen to end with exit code 0.
     Complete,
@@ -163,6 +164,8 @@ pub enum Outcome {
     /// The server gave it to someone else or does not know it any more:
     /// nothing is reported.
     Lost,
+    /// It runs on, for the next process to follow: nothing is reported.
+    HandedOver,
 }
 
 /// Brings a path of a job into plain form: relative, without `.` parts.

@@ -6,6 +6,7 @@
 //! mark. ARCHITECTURE.md has the drawing, the threads and the invariants. The
 //! rooms, in the order in which to read them:
 
+pub mod adopt;
 pub mod backoff;
 pub mod cluster;
 pub mod config;
@@ -21,5 +22,7 @@ pub mod metrics;
 pub mod pool;
 pub mod queue;
 pub mod shutdown;
+pub mod state;
+pub mod validate;
 pub mod worker;
 pub mod workspace;

@@ -5,12 +5,12 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use executor::cluster::plan::script::WORKSPACE;
+use executor::cluster::names::WORKSPACE;
 use executor::config::Config;
 use executor::daemon::{self, Place};
 use executor::exit::Exit;
 use executor::shutdown::Shutdown;
-use executor::{logging, workspace};
+use executor::{logging, validate, workspace};
 
 const USAGE: &str = "\
 Runs Sourcegraph batch changes and code-intelligence jobs as Kubernetes Jobs.
@@ -18,29 +18,31 @@ Runs Sourcegraph batch changes and code-intelligence jobs as Kubernetes Jobs.
 Usage: executor [COMMAND]
 
 Commands:
-  run              take jobs and run them until stopped (the default)
+  run [--verify]   take jobs and run them until stopped (the default); with
+                   --verify, make the checks of validate first
+  validate         check whether jobs can run here, and say what to do if not
   setup-workspace  make a job's workspace; runs inside of its pod
   help             show this text
   version          show the version
 
 All configuration comes from environment variables; see README.md.
 Exit codes: 0 success, 1 failure, 2 ended by a second signal with jobs left.
+validate ends with 0 only if jobs can run.
 ";
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let command = arguments.next();
-    match (command.as_deref(), arguments.next()) {
-        (None | Some("run"), None) => run().into(),
-        (Some("setup-workspace"), None) => setup_workspace().into(),
-        (Some("help" | "--help" | "-h"), _) => print(USAGE).into(),
-        (Some("version" | "--version" | "-V"), None) => {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        [] | ["run"] => run(false).into(),
+        ["run", "--verify"] => run(true).into(),
+        ["validate"] => validate().into(),
+        ["setup-workspace"] => setup_workspace().into(),
+        ["help" | "--help" | "-h", ..] | ["run", "--help" | "-h"] => print(USAGE).into(),
+        ["version" | "--version" | "-V"] => {
             print(concat!("executor ", env!("CARGO_PKG_VERSION"), "\n")).into()
         }
-        (command, unexpected) => {
-            let word = unexpected
-                .or(command.map(str::to_string))
-                .unwrap_or_default();
+        [.., word] => {
             complain(&format!(
                 "Unknown command {word}. Use executor help to learn more."
             ));
@@ -49,7 +51,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Exit {
+/// Runs the daemon, after the checks of `validate` if they are asked for.
+fn run(verify: bool) -> Exit {
     let config = match Config::from_lookup(variable) {
         Ok(config) => config,
         Err(errors) => {
@@ -68,7 +71,23 @@ fn run() -> Exit {
             return Exit::Failed;
         }
     };
-    daemon::run(config, place(), &shutdown)
+    let place = place();
+    if verify && !validate::run(&config, &place, &mut std::io::stdout()) {
+        return Exit::Failed;
+    }
+    daemon::run(config, place, &shutdown)
+}
+
+fn validate() -> Exit {
+    let out = &mut std::io::stdout();
+    let can_run = match Config::from_lookup(variable) {
+        Ok(config) => validate::run(&config, &place(), out),
+        Err(errors) => validate::refuse(&errors, out),
+    };
+    match can_run {
+        true => Exit::Clean,
+        false => Exit::Failed,
+    }
 }
 
 /// A variable of the environment. As with all programs of Sourcegraph, one

@@ -10,6 +10,7 @@ use crate::support::stage::{REPOSITORY, STEP_IMAGE, Stage, tiny};
 
 mod limits;
 mod secrecy;
+mod trust;
 mod users;
 
 /// A step in the clone that looks at it; what it prints is for `seen`.

@@ -14,18 +14,30 @@ mod golden;
 /// What tests stand on.
 mod support;
 
+/// Crashes and handovers: the next process goes on.
+mod adoption;
 /// Malformed and extreme jobs.
 mod bad_input;
+/// Batch changes: results, skipped steps, files, secrets.
+mod batches;
 /// The repository in the workspace: what is cloned, how, and for whom.
 mod cloning;
+/// Code intelligence: an index and its upload.
+mod codeintel;
 /// Every variable with bad values, and environments of the released executor.
 mod configuration;
 /// Every cause of a failure that a cluster can give.
 mod failures;
+/// What dead executors leave, and who removes it.
+mod janitor;
+/// Logs through broken streams, and what the kubelet does to them.
+mod logs;
 /// What is counted, and who may ask for it.
 mod metrics;
 /// The manifests on the real cluster.
 mod packaging;
+/// Both versions of the payload, and what came before them.
+mod payloads;
 /// Where jobs run and on what, by configuration.
 mod placing;
 /// Several queues, and the limits of an executor.
@@ -36,7 +48,11 @@ mod released;
 mod running;
 /// Configuration, credentials, servers that are not there yet.
 mod startup;
+/// Steps as users write them.
+mod steps;
 /// Every way in which a job stops before its end.
 mod stopping;
 /// Rules of the house that a program can check.
 mod tidy;
+/// Set-ups with one fault each, and what is said of it before any job runs.
+mod validate;

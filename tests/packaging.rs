@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::support::cluster::kubectl;
-use crate::support::stage::{EXECUTOR_IMAGE, Stage, tiny};
+use crate::support::stage::{EXECUTOR_IMAGE, Stage, TINY_IMAGE, tiny};
 use crate::support::{MINUTES, eventually};
 
 /// Everything of jobs, but nothing of the executor's own Deployment.
@@ -12,6 +12,11 @@ const JOB_SELECTOR: &str = "app.kubernetes.io/name=sourcegraph-executor-job";
 
 /// An overlay over `manifests/local` for the stage's namespace and frontend.
 fn overlay(stage: &Stage) -> PathBuf {
+    overlay_with(stage, "")
+}
+
+/// The same with these components.
+fn overlay_with(stage: &Stage, components: &str) -> PathBuf {
     let name = &stage.namespace.name;
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::create_dir_all(&dir).unwrap();
@@ -19,6 +24,7 @@ fn overlay(stage: &Stage) -> PathBuf {
     let text = format!(
         "namespace: {name}\n\
          resources: [../../../manifests/local]\n\
+         components: [{components}]\n\
          configMapGenerator:\n\
          - name: sourcegraph-executor\n\
          \x20 behavior: merge\n\
@@ -49,20 +55,22 @@ fn the_manifests_bring_up_a_working_executor() {
         return;
     }
     let stage = Stage::new();
-    let token = format!("--from-literal=token={}", stage.frontend.token());
-    stage.namespace.kubectl(&[
-        "create",
-        "secret",
-        "generic",
-        "sourcegraph-executor",
-        &token,
-    ]);
+    create_token(&stage);
     let dir = overlay(&stage);
     kubectl(&["apply", "-k", dir.to_str().unwrap()], None);
     let deployment = "deployment/sourcegraph-executor";
     stage
         .namespace
         .kubectl(&["rollout", "status", deployment, "--timeout=120s"]);
+    let validate = [
+        "exec",
+        deployment,
+        "--",
+        "/usr/local/bin/executor",
+        "validate",
+    ];
+    let report = stage.namespace.kubectl(&validate);
+    assert!(report.contains("Jobs can run."), "{report}");
     let job = stage.frontend.enqueue(
         stage
             .job()
@@ -109,17 +117,97 @@ fn job_objects(stage: &Stage, kinds: &str) -> Vec<serde_json::Value> {
     list["items"].as_array().cloned().unwrap_or_default()
 }
 
+fn create_token(stage: &Stage) {
+    let token = format!("--from-literal=token={}", stage.frontend.token());
+    stage.namespace.kubectl(&[
+        "create",
+        "secret",
+        "generic",
+        "sourcegraph-executor",
+        &token,
+    ]);
+}
+
+/// Lets everyone write to a claim. Storage drivers do that by the fsGroup of
+/// the pod; the volumes of a one-node cluster know no such thing.
+fn open_volume(stage: &Stage, claim: &str) {
+    let pod = serde_json::json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "open-volume", "namespace": stage.namespace.name},
+        "spec": {
+            "restartPolicy": "Never",
+            "containers": [{
+                "name": "chmod", "image": TINY_IMAGE, "command": ["chmod", "0777", "/data"],
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+            }],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}],
+        },
+    });
+    kubectl(&["apply", "-f", "-"], Some(&pod.to_string()));
+    let ended = "--for=jsonpath={.status.phase}=Succeeded";
+    stage
+        .namespace
+        .kubectl(&["wait", "pod/open-volume", ended, "--timeout=60s"]);
+}
+
+#[test]
+fn a_rollout_of_the_statefulset_costs_no_job() {
+    if !can_render() {
+        return;
+    }
+    let stage = Stage::new();
+    create_token(&stage);
+    let dir = overlay_with(&stage, "../../../manifests/statefulset");
+    kubectl(&["apply", "-k", dir.to_str().unwrap()], None);
+    open_volume(&stage, "state-sourcegraph-executor-0");
+    let set = "statefulset/sourcegraph-executor";
+    let rolled_out = ["rollout", "status", set, "--timeout=120s"];
+    stage.namespace.kubectl(&rolled_out);
+    let count = "set +x; i=0; while [ $i -lt 40 ]; do echo line $i; i=$((i+1)); sleep 1; done";
+    let job = stage.frontend.enqueue(
+        stage
+            .job()
+            .step(tiny("count", count))
+            .step(tiny("last", "echo ran")),
+    );
+    stage.frontend.wait_for(job, MINUTES, |view| {
+        view.log("step.kubernetes.count")
+            .is_some_and(|entry| entry.out.contains("line 2\n"))
+    });
+    for _ in 0..2 {
+        stage.namespace.kubectl(&["rollout", "restart", set]);
+        stage.namespace.kubectl(&rolled_out);
+    }
+    let view = stage.frontend.wait_finished(job, MINUTES);
+    let log = stage.namespace.kubectl(&["logs", set]);
+    assert_eq!(view.state.name(), "completed", "{}\n{log}", view.log_text());
+    assert_eq!(view.attempts, 1, "the job was given away\n{log}");
+    let lines: Vec<String> = view
+        .log("step.kubernetes.count")
+        .unwrap()
+        .out
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    let expected: Vec<String> = (0..40)
+        .map(|number| format!("stdout: line {number}"))
+        .collect();
+    let lines: Vec<&String> = lines.iter().filter(|line| line.contains("line ")).collect();
+    assert_eq!(lines, expected.iter().collect::<Vec<_>>());
+    let violations = stage.frontend.violations();
+    assert!(violations.is_empty(), "{}\n{log}", violations.join("\n"));
+    stage.namespace.kubectl(&["delete", set, "--timeout=120s"]);
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
 #[test]
 fn every_manifest_is_accepted_by_the_server() {
     if !can_render() {
         return;
     }
     let stage = Stage::new();
-    let dir = overlay(&stage);
-    let file = dir.join("kustomization.yaml");
-    let parts = "components: [../../../manifests/limits, ../../../manifests/frontend-in-cluster]\n";
-    let text = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, text + parts).unwrap();
+    let parts = "../../../manifests/limits, ../../../manifests/frontend-in-cluster";
+    let dir = overlay_with(&stage, parts);
     let answer = kubectl(
         &["apply", "--dry-run=server", "-k", dir.to_str().unwrap()],
         None,

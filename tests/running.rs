@@ -4,7 +4,7 @@
 use crate::frontend::record::{JobState, JobView};
 use crate::frontend::spec::StepSpec;
 use crate::support::MINUTES;
-use crate::support::stage::{STEP_IMAGE, Stage, TINY_IMAGE, tiny};
+use crate::support::stage::{STEP_IMAGE, Stage, TINY_IMAGE, quiet, tiny};
 
 fn assert_complete(job: &JobView) {
     let done = matches!(job.state, JobState::Completed);
@@ -298,13 +298,13 @@ fn output_without_a_last_newline_arrives() {
     let job = stage.frontend.enqueue(
         stage
             .job()
-            .step(tiny("one", "set +x; printf 'first\\nlast'"))
+            .step(quiet("one", TINY_IMAGE).command("printf 'first\\nlast'"))
             .step(tiny("two", "true")),
     );
     let job = stage.frontend.wait_finished(job, MINUTES);
     assert_complete(&job);
     let text = &job.log("step.kubernetes.one").unwrap().out;
-    assert!(text.ends_with("stdout: first\nstdout: last\n"), "{text:?}");
+    assert_eq!(text, "stdout: first\nstdout: last\n");
     executor.stop();
     stage.assert_clean();
 }

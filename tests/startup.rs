@@ -119,17 +119,16 @@ fn authorizations(stage: &Stage, call: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_user_name_means_basic_authentication() {
+fn the_oldest_servers_are_served() {
     let stage = Stage::with(Frontend::builder().generation(Generation::Basic));
     let executor = stage
         .executor()
         .env("EXECUTOR_FRONTEND_USERNAME", stage.frontend.username())
-        .spawn();
-    stage
-        .frontend
-        .wait_for_requests(1, SOON, |request| request.endpoint() == "heartbeat");
-    assert_eq!(authorizations(&stage, "heartbeat"), ["Basic"]);
-    drop(executor);
+        .start();
+    assert_works(&stage, executor);
+    for call in ["heartbeat", "dequeue", "markComplete", "git"] {
+        assert_eq!(authorizations(&stage, call), ["Basic"], "{call}");
+    }
 }
 
 #[test]

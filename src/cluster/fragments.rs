@@ -13,9 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::cluster::names::is_dns_label;
-use crate::cluster::plan::pod::{SPEC_VOLUME, WORKSPACE_VOLUME};
-use crate::cluster::plan::script::WORKSPACE;
+use crate::cluster::names::{SPEC_VOLUME, WORKSPACE, WORKSPACE_VOLUME, is_dns_label};
 use crate::workspace::SPEC_DIR;
 
 /// A list of one kind of piece; only this side of the project looks inside.

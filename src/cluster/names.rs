@@ -66,6 +66,13 @@ pub fn label_value(text: &str) -> String {
         .to_string()
 }
 
+/// Name of the volume that all containers share.
+pub const WORKSPACE_VOLUME: &str = "job-data";
+/// Name of the volume that tells how to make the workspace.
+pub const SPEC_VOLUME: &str = "job-spec";
+/// Where the workspace is mounted in every container.
+pub const WORKSPACE: &str = "/job";
+
 /// Whether a text is one label of a DNS name, as namespaces, volumes and
 /// containers are called.
 pub fn is_dns_label(text: &str) -> bool {

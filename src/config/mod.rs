@@ -4,7 +4,7 @@
 //! ever reads it. All faults are found in one go, because a person who fixes a
 //! deployment one restart at a time is not helped by the first one alone.
 
-mod parse;
+pub(crate) mod parse;
 mod reader;
 mod settings;
 pub mod table;
@@ -22,7 +22,7 @@ pub(crate) use parse::quantity;
 use reader::Reader;
 pub use settings::{
     ClusterSettings, Config, Graces, JobSettings, Limits, LogFormat, LogSettings, Placement,
-    QueueSettings, Queues, Resources, VolumeSettings,
+    QueueSettings, Queues, Resources, StatePlace, VolumeSettings,
 };
 
 /// Time that the cluster gives to a job of an executor without any settings.
@@ -45,6 +45,8 @@ impl Config {
             workers: reader.number("EXECUTOR_MAX_NUM_JOBS"),
             limits: limits(&mut reader),
             drain_timeout: reader.duration("EXECUTOR_DRAIN_TIMEOUT"),
+            hands_over: reader.word("EXECUTOR_SHUTDOWN") == "handover",
+            state: state(&mut reader),
             log: log(&mut reader),
             warnings: unused::warnings(&lookup),
             metrics_address: reader
@@ -53,6 +55,21 @@ impl Config {
         };
         reader.finish(config)
     }
+}
+
+fn state(reader: &mut Reader<'_>) -> StatePlace {
+    let place = match reader.optional_word("EXECUTOR_STATE_DIR") {
+        None => StatePlace::Usual,
+        Some(word) if word == "none" => StatePlace::Nowhere,
+        Some(path) => StatePlace::At(PathBuf::from(path)),
+    };
+    if place == StatePlace::Nowhere && reader.word("EXECUTOR_SHUTDOWN") == "handover" {
+        reader.contradiction(
+            "EXECUTOR_SHUTDOWN",
+            "must not be handover while EXECUTOR_STATE_DIR is none",
+        );
+    }
+    place
 }
 
 fn limits(reader: &mut Reader<'_>) -> Limits {

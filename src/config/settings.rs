@@ -23,12 +23,27 @@ pub struct Config {
     pub limits: Limits,
     /// Longest time that a stop waits for running jobs.
     pub drain_timeout: Duration,
+    /// Whether a stop leaves running jobs to the next process.
+    pub hands_over: bool,
+    /// Where state is kept for the next process.
+    pub state: StatePlace,
     /// What is logged, and in which form.
     pub log: LogSettings,
     /// Where metrics are shown, as `host:port` or `:port`; nowhere if none.
     pub metrics_address: Option<String>,
     /// What the environment asks for and will not get, a sentence each.
     pub warnings: Vec<String>,
+}
+
+/// Where state is kept for the next process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StatePlace {
+    /// In the usual directory, if there is one.
+    Usual,
+    /// In this one.
+    At(PathBuf),
+    /// Nowhere.
+    Nowhere,
 }
 
 /// When an executor takes no more jobs, and ends when the last one is done.

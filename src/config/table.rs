@@ -131,6 +131,18 @@ pub const VARIABLES: &[Variable] = &[
         meaning: "Longest time that a stop waits for running jobs.",
     },
     Variable {
+        names: &["EXECUTOR_SHUTDOWN"],
+        kind: Kind::Choice(&["drain", "handover"]),
+        default: Fallback::Value("drain"),
+        meaning: "What a stop does: let running jobs end, or leave them to the next process with the same state directory.",
+    },
+    Variable {
+        names: &["EXECUTOR_STATE_DIR"],
+        kind: Kind::Path,
+        default: Fallback::Unset,
+        meaning: "Directory by which the next process takes running jobs up again after a crash, or none; when unset, /data if that is a directory that can be written.",
+    },
+    Variable {
         names: &["EXECUTOR_JOB_NUM_CPUS"],
         kind: CPUS,
         default: Fallback::Unset,

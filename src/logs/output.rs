@@ -5,11 +5,13 @@
 //! else about a line may change. What is stored is JSON already: an update of
 //! any length is then sent as it lies there, without being encoded again.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use crate::logs::redact::{Redactions, Redactor};
 
@@ -26,16 +28,71 @@ pub struct Output {
     spool: Spool,
 }
 
+/// Where the output that was saved stands, besides its bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedOutput {
+    /// Bytes of the file that are good, as JSON.
+    pub length: u64,
+    at_line_start: bool,
+    partial: Vec<u8>,
+    redactor: Redactor,
+}
+
 impl Output {
     /// Starts empty. Large output is kept in a nameless file in `spool_dir`.
     pub fn new(redactions: Arc<Redactions>, spool_dir: &Path) -> Output {
+        Output::with(
+            redactions,
+            Spool::new(Place::Nameless(spool_dir.to_owned())),
+        )
+    }
+
+    /// Starts empty. Large output, and all that is saved, is kept in this file.
+    pub fn kept(redactions: Arc<Redactions>, path: PathBuf) -> Output {
+        Output::with(redactions, Spool::new(Place::Named(path)))
+    }
+
+    fn with(redactions: Arc<Redactions>, spool: Spool) -> Output {
         Output {
             redactions,
             redactor: Redactor::default(),
             at_line_start: true,
             partial: Vec::new(),
-            spool: Spool::new(spool_dir),
+            spool,
         }
+    }
+
+    /// Goes on with output that was saved in this file.
+    pub fn restore(
+        redactions: Arc<Redactions>,
+        path: PathBuf,
+        saved: &SavedOutput,
+    ) -> io::Result<Output> {
+        Ok(Output {
+            redactions,
+            redactor: saved.redactor.clone(),
+            at_line_start: saved.at_line_start,
+            partial: saved.partial.clone(),
+            spool: Spool::reopen(path, saved.length)?,
+        })
+    }
+
+    /// Whether it is in a file of its own already.
+    pub fn is_in_file(&self) -> bool {
+        self.spool.file.is_some()
+    }
+
+    /// Moves everything to its file and tells where it stands. None if it can
+    /// only be kept in memory.
+    pub fn save(&mut self) -> Option<SavedOutput> {
+        self.spool.move_to_file();
+        let is_whole = self.is_in_file() && self.spool.in_file == self.spool.len;
+        is_whole.then(|| SavedOutput {
+            length: self.spool.len,
+            at_line_start: self.at_line_start,
+            partial: self.partial.clone(),
+            redactor: self.redactor.clone(),
+        })
     }
 
     /// Adds bytes that the container wrote.
@@ -48,6 +105,10 @@ impl Output {
     /// Adds a line of the executor's own, marked so that no server takes it
     /// for output of the step.
     pub fn note(&mut self, text: &str) {
+        // What is held back came before.
+        let mut held = Vec::new();
+        self.redactor.finish(&self.redactions, &mut held);
+        self.add_lines(&held, b"stdout: ");
         self.end_line();
         let clean = self.redactions.redact(text);
         self.add_lines(clean.as_bytes(), b"stderr: ");
@@ -142,80 +203,111 @@ fn escape_text(text: &str, json: &mut Vec<u8>) {
     json.extend_from_slice(&text.as_bytes()[plain..]);
 }
 
-/// Bytes in memory while they are few, in a file without a name after that.
+/// Bytes in memory while they are few, in a file after that; in memory again
+/// once the disk is full.
 struct Spool {
-    dir: std::path::PathBuf,
-    memory: Vec<u8>,
+    place: Place,
     file: Option<Arc<File>>,
+    /// How many of the bytes are in the file; they come first.
+    in_file: u64,
+    memory: Vec<u8>,
     len: u64,
 }
 
+/// Where the file of a spool is made.
+enum Place {
+    /// In this directory, without a name.
+    Nameless(PathBuf),
+    /// Here, for the next process.
+    Named(PathBuf),
+    /// Nowhere: it did not work.
+    Memory,
+}
+
+impl Place {
+    fn make_file(&self) -> io::Result<File> {
+        match self {
+            Place::Nameless(dir) => tempfile::tempfile_in(dir),
+            Place::Named(path) => {
+                let mut options = OpenOptions::new();
+                options.read(true).write(true).create(true).truncate(true);
+                options.mode(0o600).open(path)
+            }
+            Place::Memory => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
 impl Spool {
-    fn new(dir: &Path) -> Spool {
+    fn new(place: Place) -> Spool {
         Spool {
-            dir: dir.to_path_buf(),
-            memory: Vec::new(),
+            place,
             file: None,
+            in_file: 0,
+            memory: Vec::new(),
             len: 0,
         }
     }
 
+    /// Opens a file and cuts off what is more than `len`.
+    fn reopen(path: PathBuf, len: u64) -> io::Result<Spool> {
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        file.set_len(len)?;
+        Ok(Spool {
+            place: Place::Named(path),
+            file: Some(Arc::new(file)),
+            in_file: len,
+            memory: Vec::new(),
+            len,
+        })
+    }
+
     fn append(&mut self, bytes: &[u8]) {
         self.len += bytes.len() as u64;
-        let to_file = match &self.file {
-            Some(file) => file.as_ref().write_all(bytes),
-            None => {
-                self.memory.extend_from_slice(bytes);
-                return self.move_to_file();
-            }
-        };
-        if let Err(error) = to_file {
-            // A full disk must not lose output: what the file has is read
-            // back, and the rest of this output stays in memory.
-            log::warn!("Cannot write output to a spool file, using memory: {error}.");
-            let mut all = Vec::new();
-            let had = self.len - bytes.len() as u64;
-            if let Some(file) = self.file.take() {
-                all.resize(had as usize, 0);
-                if let Err(error) = file.read_exact_at(&mut all, 0) {
-                    log::error!("Cannot read a spool file back, output is lost: {error}.");
-                }
-            }
-            all.extend_from_slice(bytes);
-            self.dir = std::path::PathBuf::new();
-            self.memory = all;
+        self.memory.extend_from_slice(bytes);
+        if self.file.is_some() || self.memory.len() > MEMORY_BYTES_MAX {
+            self.move_to_file();
         }
     }
 
+    /// Moves what is in memory to the file, and makes that if there is none. If
+    /// it does not work, what is in memory stays there.
     fn move_to_file(&mut self) {
-        if self.memory.len() <= MEMORY_BYTES_MAX || self.dir.as_os_str().is_empty() {
+        if matches!(self.place, Place::Memory) {
             return;
         }
-        let file = tempfile::tempfile_in(&self.dir)
-            .and_then(|mut file| file.write_all(&self.memory).map(|()| file));
-        match file {
-            Ok(file) => {
-                self.file = Some(Arc::new(file));
-                self.memory = Vec::new();
-            }
-            Err(error) => {
-                log::warn!(
-                    "Cannot make a spool file in {}, large output stays in memory: {error}. \
-                     Make the directory writable, or set TMPDIR.",
-                    self.dir.display()
-                );
-                self.dir = std::path::PathBuf::new();
-            }
+        if let Err(error) = self.try_to_move() {
+            let (path, advice) = match &self.place {
+                Place::Named(path) => (path.display(), "EXECUTOR_STATE_DIR"),
+                Place::Nameless(dir) => (dir.display(), "TMPDIR"),
+                Place::Memory => return,
+            };
+            log::warn!(
+                "Cannot write output to a file at {path}, it stays in memory: {error}. Make room, \
+                 or set {advice} to another directory."
+            );
+            self.place = Place::Memory;
         }
+    }
+
+    fn try_to_move(&mut self) -> io::Result<()> {
+        let file = match &self.file {
+            Some(file) => file,
+            None => self.file.insert(Arc::new(self.place.make_file()?)),
+        };
+        // By its place, so that a part that was written before an error is
+        // written again.
+        file.write_all_at(&self.memory, self.in_file)?;
+        self.in_file = self.len;
+        self.memory.clear();
+        Ok(())
     }
 
     fn reader(&self) -> OutputReader {
-        let source = match &self.file {
-            Some(file) => Source::File(Arc::clone(file)),
-            None => Source::Memory(self.memory.clone()),
-        };
         OutputReader {
-            source,
+            file: self.file.clone(),
+            in_file: self.in_file,
+            memory: self.memory.clone(),
             position: 0,
             end: self.len,
         }
@@ -224,14 +316,11 @@ impl Spool {
 
 /// Reads output as it was when the reader was made.
 pub struct OutputReader {
-    source: Source,
+    file: Option<Arc<File>>,
+    in_file: u64,
+    memory: Vec<u8>,
     position: u64,
     end: u64,
-}
-
-enum Source {
-    Memory(Vec<u8>),
-    File(Arc<File>),
 }
 
 impl OutputReader {
@@ -246,13 +335,16 @@ impl Read for OutputReader {
         let most = usize::try_from(self.remaining())
             .unwrap_or(usize::MAX)
             .min(buf.len());
-        let count = match &self.source {
-            Source::Memory(bytes) => {
-                let start = self.position as usize;
-                buf[..most].copy_from_slice(&bytes[start..start + most]);
+        let count = match (&self.file, self.in_file.saturating_sub(self.position)) {
+            (Some(file), left @ 1..) => {
+                let most = most.min(usize::try_from(left).unwrap_or(usize::MAX));
+                file.read_at(&mut buf[..most], self.position)?
+            }
+            _ => {
+                let start = (self.position - self.in_file) as usize;
+                buf[..most].copy_from_slice(&self.memory[start..start + most]);
                 most
             }
-            Source::File(file) => file.read_at(&mut buf[..most], self.position)?,
         };
         self.position += count as u64;
         Ok(count)
@@ -321,6 +413,50 @@ mod tests {
         );
         let expected = format!("stdout: {line}").repeat(lines) + "stdout: more\n";
         assert!(text(&output) == expected, "the text differs");
+    }
+
+    #[test]
+    fn saved_output_goes_on_as_if_never_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let values = [("walnut".to_string(), "[hidden]".to_string())].into();
+        let redactions = Arc::new(Redactions::new(&values));
+        let whole = "one walnut\ntwo \u{20ac} wal\nthree walnut end".as_bytes();
+        let expected =
+            "stdout: one [hidden]\nstdout: two \u{20ac} wal\nstdout: three [hidden] end\n";
+        for cut in 0..=whole.len() {
+            let path = dir.path().join(cut.to_string());
+            let mut first = Output::kept(Arc::clone(&redactions), path.clone());
+            first.push(&whole[..cut]);
+            let saved = serde_json::to_string(&first.save().unwrap()).unwrap();
+            first.push(b"what a crash loses");
+            drop(first);
+            let saved = serde_json::from_str(&saved).unwrap();
+            let mut second = Output::restore(Arc::clone(&redactions), path, &saved).unwrap();
+            second.push(&whole[cut..]);
+            second.finish();
+            assert_eq!(text(&second), expected, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_keeps_the_rest_in_memory() {
+        let mut output = output("walnut");
+        output.push(&b"x\n".repeat(MEMORY_BYTES_MAX));
+        assert!(output.is_in_file());
+        // What cannot be written any more.
+        output.spool.file = Some(Arc::new(File::open("/dev/null").unwrap()));
+        let before = output.spool.in_file;
+        output.push(b"more\n");
+        assert_eq!(output.spool.in_file, before);
+        assert!(
+            output.save().is_none(),
+            "the next process must not trust it"
+        );
+        let mut rest = String::new();
+        let mut reader = output.reader();
+        reader.position = before;
+        reader.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "stdout: more\\n");
     }
 
     #[test]

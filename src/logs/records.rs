@@ -4,37 +4,67 @@
 //! record is a line or, for long lines, a piece of 16 KiB; older kubelets put
 //! a time before each piece, in the middle of the line, newer ones before the
 //! first alone. This reader takes the times out again, wherever they stand,
-//! and uses them to go on after a broken stream: the API can resume at whole
-//! seconds only, so the records that were had already are skipped here.
+//! and knows by them where to go on after a broken stream (`resume.rs`).
+
+use std::fmt;
 
 use jiff::Timestamp;
 
+use crate::logs::resume::{Meaning, Position, Resume};
+
 /// The runtime cuts lines into pieces of this many bytes.
 const PIECE_BYTES: usize = 16 * 1024;
-
 /// No time of the kubelet is longer: `2026-11-23T17:08:10.395577033Z `, or an
 /// offset in place of the Z.
 const STAMP_BYTES_MAX: usize = 36;
+/// So much of what the kubelet says for itself is kept.
+const REMARK_BYTES_MAX: usize = 300;
 
 /// Turns the bytes of a log stream into the bytes that the container wrote.
 #[derive(Debug, Default)]
 pub struct Records {
     position: Position,
-    resume: Option<Position>,
+    /// Set while a stream that was opened again repeats what was had.
+    resume: Option<Resume>,
+    pass: Pass,
     state: State,
     /// What may be a time, while it is not complete.
     held: Vec<u8>,
+    gap: Option<Gap>,
+    remark: Vec<u8>,
 }
 
-/// How far a log has been read: the record, and the bytes of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Position {
-    /// Time of the last record that began.
-    stamp: Option<Timestamp>,
-    /// How many records with just this time have begun.
-    ordinal: u64,
-    /// Bytes of that record that were passed on.
-    bytes: u64,
+/// Output that may be missing, by the times of the records around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Time of the last record that was read.
+    pub after: Timestamp,
+    /// Time of the next one; none if nothing came any more.
+    pub before: Option<Timestamp>,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let after = self.after;
+        match self.before {
+            Some(before) => write!(f, "Output between {after} and {before} may be missing")?,
+            None => write!(f, "Output after {after} may be missing")?,
+        }
+        write!(
+            f,
+            ": the node had put it into an older log file before it could be read"
+        )
+    }
+}
+
+/// What is passed on of the content that is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Pass {
+    #[default]
+    All,
+    Nothing,
+    /// What comes after so many bytes of the record.
+    After(u64),
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -46,14 +76,36 @@ enum State {
     Content(usize),
     /// After a whole piece: an older kubelet puts a time here.
     MaybeStamp,
+    /// Inside a line that has no time, in a log whose lines have one.
+    Remark,
 }
 
 impl Records {
+    /// Goes on where another reader of the same log had come to.
+    pub fn at(position: Position) -> Records {
+        Records {
+            position,
+            ..Records::default()
+        }
+    }
+
+    /// How far what was passed on reaches.
+    pub fn position(&self) -> &Position {
+        match &self.resume {
+            Some(resume) => resume.position(),
+            None => &self.position,
+        }
+    }
+
     /// The time to ask the API for when a stream is opened again, in whole
     /// seconds; `None` when nothing was read yet.
     pub fn since(&self) -> Option<Timestamp> {
-        let stamp = self.position.stamp?;
-        Timestamp::from_second(stamp.as_second()).ok()
+        self.position().since()
+    }
+
+    /// Time of the last record that began in this stream.
+    pub fn last(&self) -> Option<Timestamp> {
+        self.position.last()
     }
 
     /// Whether what was read so far ends in the middle of a record: more must
@@ -63,22 +115,64 @@ impl Records {
     }
 
     /// Tells that a new stream begins, which repeats what was read since
-    /// `since()`.
+    /// `since()`. Until it has come to where the last one ended, that remains
+    /// the position, however often streams break.
     pub fn reopen(&mut self) {
-        self.resume = self.position.stamp.is_some().then(|| self.position.clone());
+        let position = match self.resume.take() {
+            Some(resume) => resume.into_position(),
+            None => std::mem::take(&mut self.position),
+        };
         self.position = Position::default();
+        self.pass = match position.is_timeless() {
+            // Without times a stream begins at the first byte.
+            true => Pass::After(position.bytes),
+            false => Pass::All,
+        };
+        self.resume = (position != Position::default()).then(|| Resume::new(position));
         self.state = State::Stamp;
         self.held.clear();
+        self.remark.clear();
     }
 
-    /// Reads bytes of the stream and appends what the container wrote.
+    /// Reads bytes of the stream and appends what the container wrote. A gap
+    /// that this shows lies before what was appended.
     pub fn read(&mut self, mut bytes: &[u8], content: &mut Vec<u8>) {
         while !bytes.is_empty() {
             bytes = match self.state {
                 State::Content(piece) => self.read_content(piece, bytes, content),
                 State::Stamp | State::MaybeStamp => self.read_stamp(bytes, content),
+                State::Remark => self.read_remark(bytes),
             };
         }
+    }
+
+    /// The gap that was found since the last call.
+    pub fn take_gap(&mut self) -> Option<Gap> {
+        self.gap.take()
+    }
+
+    /// The gap that is there if nothing more comes: this stream did not bring
+    /// the record up to which the last one was read.
+    pub fn open_gap(&self) -> Option<Gap> {
+        let resume = self.resume.as_ref().filter(|resume| !resume.is_met())?;
+        let after = resume.position().last()?;
+        Some(Gap {
+            after,
+            before: None,
+        })
+    }
+
+    /// Whether this stream has not come to where the last one ended.
+    pub fn is_behind(&self) -> bool {
+        let is_behind =
+            |resume: &Resume| !resume.is_met() || self.position.bytes < resume.position().bytes;
+        self.resume.as_ref().is_some_and(is_behind)
+    }
+
+    /// What the kubelet said in this stream for itself: why it ends, as a rule.
+    pub fn remark(&self) -> Option<String> {
+        let text = String::from_utf8_lossy(&self.remark);
+        Some(text.trim().to_string()).filter(|text| !text.is_empty())
     }
 
     /// Takes bytes up to the end of the line or of the piece.
@@ -106,8 +200,8 @@ impl Records {
         self.held.push(bytes[0]);
         if bytes[0] == b' ' {
             match parse_stamp(&self.held[..self.held.len() - 1]) {
-                Some(stamp) => self.begin(stamp),
-                None => self.release_held(out),
+                Some(stamp) if self.may_begin(stamp) => self.begin(stamp),
+                _ => self.release_held(out),
             }
         } else if !may_be_stamp(&self.held) {
             self.release_held(out);
@@ -115,45 +209,79 @@ impl Records {
         &bytes[1..]
     }
 
-    /// A record begins.
-    fn begin(&mut self, stamp: Timestamp) {
-        let same = self.position.stamp == Some(stamp);
-        self.position.ordinal = if same { self.position.ordinal + 1 } else { 1 };
-        self.position.stamp = Some(stamp);
-        self.position.bytes = 0;
-        self.held.clear();
-        self.state = State::Content(0);
+    /// In the middle of a line, only a time that goes on from the last one is
+    /// the kubelet's and not the container's.
+    fn may_begin(&self, stamp: Timestamp) -> bool {
+        self.state == State::Stamp || self.position.last().is_none_or(|last| last <= stamp)
     }
 
-    /// What was held back is no time but content.
+    /// A record begins.
+    fn begin(&mut self, stamp: Timestamp) {
+        self.position.begin(stamp);
+        self.held.clear();
+        self.state = State::Content(0);
+        let Some(resume) = &mut self.resume else {
+            return;
+        };
+        self.pass = match resume.meet(stamp) {
+            Meaning::Had => Pass::Nothing,
+            Meaning::Last => Pass::After(resume.position().bytes),
+            Meaning::New => {
+                if !resume.is_met() {
+                    self.gap = resume.position().last().map(|after| Gap {
+                        after,
+                        before: Some(stamp),
+                    });
+                }
+                self.resume = None;
+                Pass::All
+            }
+        };
+    }
+
+    /// What was held back is no time.
     fn release_held(&mut self, out: &mut Vec<u8>) {
         let held = std::mem::take(&mut self.held);
+        let is_first = self.position.last().is_none();
+        if self.state == State::Stamp && !is_first {
+            self.state = State::Remark;
+            self.read_remark(&held);
+            return;
+        }
+        if self.state == State::Stamp && self.resume.as_ref().is_some_and(Resume::has_times) {
+            // The rest of a line that began before the time that was asked for.
+            self.pass = Pass::Nothing;
+        }
         self.state = State::Content(0);
         let rest = self.read_content(0, &held, out);
         debug_assert!(rest.is_empty(), "a newline ends what may be a time");
+    }
+
+    fn read_remark<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let newline = bytes.iter().position(|byte| *byte == b'\n');
+        let end = newline.map_or(bytes.len(), |newline| newline + 1);
+        let room = REMARK_BYTES_MAX.saturating_sub(self.remark.len());
+        self.remark.extend_from_slice(&bytes[..end.min(room)]);
+        if newline.is_some() {
+            self.state = State::Stamp;
+        }
+        &bytes[end..]
     }
 
     /// Passes content on, unless an earlier stream brought it already.
     fn pass(&mut self, content: &[u8], out: &mut Vec<u8>) {
         let before = self.position.bytes;
         self.position.bytes += content.len() as u64;
-        let Some(resume) = &self.resume else {
-            out.extend_from_slice(content);
-            return;
-        };
-        let record = (self.position.stamp, self.position.ordinal);
-        match record.cmp(&(resume.stamp, resume.ordinal)) {
-            std::cmp::Ordering::Less => {}
-            std::cmp::Ordering::Equal => {
-                let had = resume
-                    .bytes
-                    .saturating_sub(before)
-                    .min(content.len() as u64);
-                out.extend_from_slice(&content[had as usize..]);
-            }
-            std::cmp::Ordering::Greater => {
-                self.resume = None;
-                out.extend_from_slice(content);
+        match self.pass {
+            Pass::All => out.extend_from_slice(content),
+            Pass::Nothing => {}
+            Pass::After(had) => {
+                let skip = had.saturating_sub(before).min(content.len() as u64);
+                out.extend_from_slice(&content[skip as usize..]);
+                if self.position.bytes > had {
+                    self.resume = None;
+                    self.pass = Pass::All;
+                }
             }
         }
     }
@@ -177,101 +305,4 @@ fn parse_stamp(bytes: &[u8]) -> Option<Timestamp> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read_all(records: &mut Records, stream: &[u8], chunk: usize) -> Vec<u8> {
-        let mut content = Vec::new();
-        for part in stream.chunks(chunk) {
-            records.read(part, &mut content);
-        }
-        content
-    }
-
-    fn line(nanos: u32, text: &str) -> String {
-        format!("2026-11-23T17:08:10.{nanos:09}Z {text}\n")
-    }
-
-    #[test]
-    fn times_are_taken_out_whatever_the_chunks() {
-        let stream = [line(1, "one"), line(2, ""), line(2, "2026 is no time")].concat();
-        for chunk in 1..stream.len() {
-            let content = read_all(&mut Records::default(), stream.as_bytes(), chunk);
-            assert_eq!(
-                String::from_utf8_lossy(&content),
-                "one\n\n2026 is no time\n"
-            );
-        }
-    }
-
-    #[test]
-    fn long_lines_lose_the_times_between_pieces() {
-        let (first, second) = ("a".repeat(PIECE_BYTES), "b".repeat(100));
-        let old = format!("2026-11-23T17:08:10Z {first}2026-11-23T17:08:10.5Z {second}\n");
-        let new = format!("2026-11-23T17:08:10Z {first}{second}\n");
-        for stream in [old, new] {
-            let content = read_all(&mut Records::default(), stream.as_bytes(), 1000);
-            assert_eq!(content, format!("{first}{second}\n").as_bytes());
-        }
-    }
-
-    #[test]
-    fn content_like_a_time_at_a_border_stays() {
-        let text = format!("{}2026-11-23 is a day", "a".repeat(PIECE_BYTES));
-        let stream = format!("2026-11-23T17:08:10Z {text}\n");
-        let content = read_all(&mut Records::default(), stream.as_bytes(), 7);
-        assert_eq!(content, format!("{text}\n").as_bytes());
-    }
-
-    #[test]
-    fn a_reopened_stream_repeats_and_loses_nothing() {
-        let lines = [
-            line(5, "first"),
-            line(7, "second"),
-            line(7, "third"),
-            line(7, "fourth"),
-            line(900, "fifth"),
-        ];
-        let whole = lines.concat();
-        for cut in 0..whole.len() {
-            let mut records = Records::default();
-            let mut content = read_all(&mut records, &whole.as_bytes()[..cut], 3);
-            records.reopen();
-            content.extend(read_all(&mut records, whole.as_bytes(), 5));
-            assert_eq!(
-                String::from_utf8_lossy(&content),
-                "first\nsecond\nthird\nfourth\nfifth\n",
-                "cut at {cut}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_cut_record_is_noticed() {
-        let mut records = Records::default();
-        assert!(!records.is_inside_record());
-        records.read(b"2026-11-23T17:08:10Z line 197", &mut Vec::new());
-        assert!(records.is_inside_record());
-        records.read(b"856\n", &mut Vec::new());
-        assert!(!records.is_inside_record());
-        records.read(b"2026-11-23T1", &mut Vec::new());
-        assert!(records.is_inside_record());
-    }
-
-    #[test]
-    fn resuming_asks_for_a_whole_second() {
-        let mut records = Records::default();
-        assert_eq!(records.since(), None);
-        records.read(line(999_999_999, "x").as_bytes(), &mut Vec::new());
-        assert_eq!(
-            records.since().map(|t| t.to_string()),
-            Some("2026-11-23T17:08:10Z".into())
-        );
-    }
-
-    #[test]
-    fn a_stream_without_times_passes_unchanged() {
-        let text = b"rpc error: code = NotFound\nmore\n";
-        assert_eq!(read_all(&mut Records::default(), text, 4), text);
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@
 //! was sent before the last update stays below twice the output plus a
 //! constant, and the whole below three times.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,73 +15,67 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use jiff::Timestamp;
 
 use crate::backoff::{self, Backoff};
-use crate::logs::output::Output;
+use crate::logs::entry::{Entry, Place, UPDATE_INTERVAL_MAX, Upload};
+use crate::logs::redact::Redactions;
+use crate::logs::resume::Position;
 use crate::queue::client::{LogEntry, QueueClient};
 use crate::queue::error::QueueError;
 use crate::queue::wire::Ticket;
+use crate::state::entries::OnServer;
 
-/// Between two updates of an entry that grows.
-const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
-/// An entry that grows too slowly to earn an update gets one all the same.
-const UPDATE_INTERVAL_MAX: Duration = Duration::from_secs(60);
-/// Small logs are sent every second whatever it costs.
-const SENT_BYTES_FREE: u64 = 64 * 1024;
 /// The longest that an outage of the server may last at the end of a job.
 /// By then the job was long given to another executor.
 const OUTAGE_MAX: Duration = Duration::from_secs(3600);
+/// How often an entry that grows is kept for the next process: what came later
+/// must still be in the cluster's log, which loses its beginning in bursts.
+const SAVE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The log of one job. Dropping it without `finish` gives up what was not
-/// sent.
+/// The log of one job. Dropping it without `finish` or `leave` gives up what
+/// was not sent.
 pub struct JobLog {
     entries: Arc<Mutex<Vec<Entry>>>,
+    place: Place,
+    /// Whether a former process worked on this job.
+    is_resumed: bool,
+    redactions: Arc<Redactions>,
+    /// Whether somebody else goes on, so that nothing is sent any more.
+    is_left: Arc<AtomicBool>,
     changed: Option<Sender<()>>,
     thread: Option<JoinHandle<Result<(), QueueError>>>,
 }
 
-/// One entry; its index is how the worker names it.
-struct Entry {
-    key: String,
-    command: Option<Vec<String>>,
-    opened: Instant,
-    started: Timestamp,
-    exit_code: Option<i32>,
-    duration: Option<Duration>,
-    output: Output,
-    closed: bool,
-    upload: Upload,
-}
-
-/// What the server has of an entry.
-struct Upload {
-    state: UploadState,
-    /// Length of the output in the last update.
-    sent: u64,
-    /// Sum over all updates.
-    sent_in_all: u64,
-    /// When the last update was sent.
-    last: Instant,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum UploadState {
-    /// The server does not know the entry.
-    New,
-    /// It does, by this id.
-    Added(i64),
-    /// It has everything.
-    Done,
+/// An entry that a former process began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// How the worker names it.
+    pub index: usize,
+    /// How far the container's log was read.
+    pub position: Position,
+    /// If nothing will be added: how the container ended, if that was seen.
+    pub closed: Option<Option<i32>>,
 }
 
 impl JobLog {
-    /// Starts the thread that sends.
-    pub fn start(client: QueueClient, ticket: Ticket) -> JobLog {
-        let entries = Arc::new(Mutex::new(Vec::new()));
+    /// Starts the thread that sends. What a former process kept at the place is
+    /// gone on with.
+    pub fn start(
+        client: QueueClient,
+        ticket: Ticket,
+        redactions: Arc<Redactions>,
+        place: Place,
+        is_resumed: bool,
+    ) -> JobLog {
+        let begun = place.restore(&redactions);
+        let entries = Arc::new(Mutex::new(begun));
         // One place is enough: it means «look again», however often.
         let (changed, wake) = bounded(1);
+        let is_left = Arc::new(AtomicBool::new(false));
         let uploader = Uploader {
             client,
             ticket,
             entries: Arc::clone(&entries),
+            place: place.clone(),
+            is_left: Arc::clone(&is_left),
             can_update: true,
         };
         let worker = std::thread::current();
@@ -97,21 +92,37 @@ impl JobLog {
         };
         JobLog {
             entries,
+            place,
+            is_resumed,
+            redactions,
+            is_left,
             changed: Some(changed),
             thread,
         }
     }
 
+    /// The entry with this key, if a former process began one.
+    pub fn begun(&self, key: &str) -> Option<Begun> {
+        let entries = lock(&self.entries);
+        let index = entries.iter().position(|entry| entry.key == key)?;
+        let entry = &entries[index];
+        Some(Begun {
+            index,
+            position: entry.position.clone(),
+            closed: entry.closed.then_some(entry.exit_code),
+        })
+    }
+
     /// Begins an entry and returns its index.
-    pub fn open(
-        &self,
-        key: &str,
-        command: Option<Vec<String>>,
-        started: Timestamp,
-        output: Output,
-    ) -> usize {
+    pub fn open(&self, key: &str, command: Option<Vec<String>>, started: Timestamp) -> usize {
         let mut entries = lock(&self.entries);
         let now = Instant::now();
+        let output = self.place.output(entries.len(), &self.redactions);
+        // What a former process sent may not have been kept.
+        let state = match self.is_resumed {
+            true => OnServer::Perhaps,
+            false => OnServer::Nothing,
+        };
         entries.push(Entry {
             key: key.to_string(),
             command,
@@ -120,13 +131,10 @@ impl JobLog {
             exit_code: None,
             duration: None,
             output,
+            position: Position::default(),
             closed: false,
-            upload: Upload {
-                state: UploadState::New,
-                sent: 0,
-                sent_in_all: 0,
-                last: now,
-            },
+            upload: Upload::new(state),
+            saved: None,
         });
         let index = entries.len() - 1;
         drop(entries);
@@ -139,19 +147,46 @@ impl JobLog {
         self.change(index, |entry| entry.started = started);
     }
 
-    /// Adds output of the container.
-    pub fn write(&self, index: usize, bytes: &[u8]) {
-        self.change(index, |entry| entry.output.push(bytes));
+    /// Adds output of the container, which was read up to this position.
+    pub fn write(&self, index: usize, bytes: &[u8], position: &Position) {
+        self.change(index, |entry| {
+            entry.output.push(bytes);
+            entry.position.clone_from(position);
+            let is_due = |saved: Instant| saved.elapsed() >= SAVE_INTERVAL;
+            if entry.output.is_in_file() && entry.saved.is_none_or(is_due) {
+                entry.save(index, &self.place);
+            }
+        });
     }
 
     /// Adds a line of the executor's own.
     pub fn note(&self, index: usize, text: &str) {
-        self.change(index, |entry| entry.output.note(text));
+        self.change(index, |entry| {
+            if !entry.closed {
+                entry.output.note(text);
+            }
+        });
     }
 
     /// Ends an entry; without an exit code if none was ever seen.
     pub fn close(&self, index: usize, exit_code: Option<i32>, duration: Option<Duration>) {
-        self.change(index, |entry| entry.close(exit_code, duration));
+        self.change(index, |entry| {
+            // A former process may have come as far as this.
+            if !entry.closed {
+                entry.close(exit_code, duration);
+                entry.save(index, &self.place);
+            }
+        });
+    }
+
+    /// Keeps every entry for the next process, and sends nothing any more. A
+    /// call that is under way is not waited for.
+    pub fn leave(mut self) {
+        self.is_left.store(true, Ordering::Relaxed);
+        for (index, entry) in lock(&self.entries).iter_mut().enumerate() {
+            entry.save(index, &self.place);
+        }
+        self.thread.take();
     }
 
     /// Waits until the server has every entry, or has said that the job is
@@ -162,6 +197,12 @@ impl JobLog {
             Some(Ok(result)) => result,
             Some(Err(_)) | None => Ok(()),
         }
+    }
+
+    /// Sends nothing any more: the job is somebody else's.
+    pub fn abandon(mut self) {
+        self.is_left.store(true, Ordering::Relaxed);
+        self.thread.take();
     }
 
     fn change(&self, index: usize, change: impl FnOnce(&mut Entry)) {
@@ -185,52 +226,13 @@ fn lock(entries: &Mutex<Vec<Entry>>) -> MutexGuard<'_, Vec<Entry>> {
     entries.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Entry {
-    /// When to send: now (zero), after some time, or not before a change.
-    fn due(&self, can_update: bool) -> Option<Duration> {
-        match self.upload.state {
-            UploadState::Done => None,
-            _ if self.closed => Some(Duration::ZERO),
-            _ if !can_update => None,
-            // A step that ends within the interval costs one request only.
-            UploadState::New => Some(UPDATE_INTERVAL.saturating_sub(self.opened.elapsed())),
-            UploadState::Added(_) if self.output.bytes() == self.upload.sent => None,
-            UploadState::Added(_) => {
-                let earned = self.upload.sent_in_all <= self.output.bytes() + SENT_BYTES_FREE;
-                let interval = if earned {
-                    UPDATE_INTERVAL
-                } else {
-                    UPDATE_INTERVAL_MAX
-                };
-                Some(interval.saturating_sub(self.upload.last.elapsed()))
-            }
-        }
-    }
-
-    fn snapshot(&self) -> LogEntry {
-        LogEntry {
-            key: self.key.clone(),
-            command: self.command.clone(),
-            started: self.started,
-            exit_code: self.exit_code,
-            duration: self.duration,
-            output: self.output.reader(),
-        }
-    }
-
-    fn close(&mut self, exit_code: Option<i32>, duration: Option<Duration>) {
-        self.output.finish();
-        self.exit_code = exit_code;
-        self.duration = duration;
-        self.closed = true;
-    }
-}
-
 /// The thread that sends the entries of one job.
 struct Uploader {
     client: QueueClient,
     ticket: Ticket,
     entries: Arc<Mutex<Vec<Entry>>>,
+    place: Place,
+    is_left: Arc<AtomicBool>,
     /// Servers of the first generation take an entry once, as it is.
     can_update: bool,
 }
@@ -241,6 +243,9 @@ impl Uploader {
         loop {
             let wait = self.send_patiently(wake)?.unwrap_or(UPDATE_INTERVAL_MAX);
             if wake.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected) {
+                if self.is_left.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
                 self.close_all();
                 return self.send_patiently(wake).map(drop);
             }
@@ -270,6 +275,9 @@ impl Uploader {
     fn send_due(&mut self) -> Result<Option<Duration>, QueueError> {
         let mut next: Option<Duration> = None;
         for index in 0.. {
+            if self.is_left.load(Ordering::Relaxed) {
+                break;
+            }
             let due = match lock(&self.entries).get(index) {
                 None => break,
                 Some(entry) => entry.due(self.can_update),
@@ -287,31 +295,62 @@ impl Uploader {
     /// worker goes on writing.
     fn send(&mut self, index: usize) -> Result<(), QueueError> {
         let (snapshot, closed, state) = {
-            let entries = lock(&self.entries);
-            let entry = &entries[index];
-            (entry.snapshot(), entry.closed, entry.upload.state)
+            let mut entries = lock(&self.entries);
+            let entry = &mut entries[index];
+            let state = entry.upload.state;
+            if state == OnServer::Nothing {
+                // Until an answer says more, whatever becomes of the call.
+                entry.upload.state = OnServer::Perhaps;
+            }
+            // First for the next process, then for the server, so that the
+            // server never has more than is kept here.
+            entry.save(index, &self.place);
+            (entry.snapshot(), entry.closed, state)
         };
         let sent = snapshot.output.remaining();
         let state = match state {
-            UploadState::Added(id) => {
+            OnServer::Known(id) => {
                 self.client.update_log_entry(&self.ticket, id, snapshot)?;
                 state
             }
-            _ => match self.client.add_log_entry(&self.ticket, snapshot)? {
-                Some(id) => UploadState::Added(id),
-                None => {
-                    self.can_update = false;
-                    UploadState::New
-                }
-            },
+            OnServer::Perhaps => self.find_or_add(index, snapshot)?,
+            _ => self.add(snapshot)?,
         };
         let mut entries = lock(&self.entries);
-        let upload = &mut entries[index].upload;
+        let entry = &mut entries[index];
+        let upload = &mut entry.upload;
         upload.sent = sent;
         upload.sent_in_all += sent;
         upload.last = Instant::now();
-        upload.state = if closed { UploadState::Done } else { state };
+        let was_known = matches!(upload.state, OnServer::Known(_));
+        upload.state = if closed { OnServer::All } else { state };
+        if !was_known || closed {
+            entry.save(index, &self.place);
+        }
         Ok(())
+    }
+
+    fn add(&mut self, snapshot: LogEntry) -> Result<OnServer, QueueError> {
+        match self.client.add_log_entry(&self.ticket, snapshot)? {
+            Some(id) => Ok(OnServer::Known(id)),
+            None => {
+                self.can_update = false;
+                Ok(OnServer::Nothing)
+            }
+        }
+    }
+
+    /// A call to add the entry had no answer, here or in a former process.
+    /// Servers number the entries of a job from 1, so its number tells whether
+    /// that call arrived.
+    fn find_or_add(&mut self, index: usize, snapshot: LogEntry) -> Result<OnServer, QueueError> {
+        let id = index as i64 + 1;
+        let again = lock(&self.entries)[index].snapshot();
+        match self.client.update_log_entry(&self.ticket, id, snapshot) {
+            Ok(()) => Ok(OnServer::Known(id)),
+            Err(error) if error.is_not_ours() => self.add(again),
+            Err(error) => Err(error),
+        }
     }
 
     /// A worker that panicked leaves entries open.

@@ -92,6 +92,8 @@ impl RunningJob {
             Outcome::Errored(_) => "errored",
             Outcome::Failed(_) => "failed",
             Outcome::Lost => "lost",
+            // It is counted by the process that ends it.
+            Outcome::HandedOver => return,
         };
         let JobMetrics {
             handled, results, ..

@@ -3,7 +3,7 @@
 //! The only room that knows of methods, headers and status codes. Calls are
 //! tried once and every one has a timeout; clones share one connection pool.
 
-use std::io::{Cursor, Read};
+use std::io::{Cursor, ErrorKind, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -16,20 +16,24 @@ use ureq::{Agent, Body, RequestBuilder, SendBody};
 
 use crate::config::{QueueSettings, Queues};
 use crate::http::{self, Timeouts};
-use crate::job::{JobKey, Outcome};
+use crate::job::{JobKey, Outcome, Secret};
 use crate::logs::output::OutputReader;
 use crate::metrics::Metrics;
 use crate::queue::error::{QueueError, QueueErrorKind};
+use crate::queue::token::{Silence, TokenAnswer};
 use crate::queue::wire::heartbeat::{HeartbeatAnswer, HeartbeatJobs, HeartbeatRequest};
 use crate::queue::wire::{
     API_VERSION, DequeueRequest, Dequeued, LogEntryHead, MarkRequest, Ticket, read_job,
 };
 
+const HEARTBEAT: &str = "heartbeat";
 /// A dequeue makes the server prepare a job, which takes it a moment.
 const DEQUEUE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A heartbeat that takes longer has no worth: the next one is due, and the
 /// server gives jobs away after 25 s without one.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(8);
+/// The server compares two words.
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Marks can make the server work: it reads the results out of the logs.
 const MARK_TIMEOUT: Duration = Duration::from_secs(60);
 /// A log update may be large; as long as bytes flow it may go on.
@@ -57,7 +61,18 @@ pub struct QueueClient {
     executor_name: Arc<str>,
     /// Basic authentication until the server refuses it for the token scheme.
     basic: Arc<AtomicBool>,
+    /// Whether heartbeats name no queue in their path, as with the oldest
+    /// servers, which know user names only.
+    is_oldest: Arc<AtomicBool>,
     metrics: Metrics,
+}
+
+/// What a dequeue brought.
+pub struct Taken {
+    /// The job.
+    pub dequeued: Dequeued,
+    /// The same as the server wrote it.
+    pub payload: Vec<u8>,
 }
 
 /// A log entry as it is now.
@@ -82,6 +97,7 @@ impl QueueClient {
         QueueClient {
             agent: http::agent(TIMEOUTS),
             basic: Arc::new(AtomicBool::new(settings.username.is_some())),
+            is_oldest: Arc::default(),
             settings: Arc::new(settings),
             executor_name: executor_name.into(),
             metrics: metrics.clone(),
@@ -103,7 +119,7 @@ impl QueueClient {
     }
 
     /// Asks for a job; `None` when there is nothing to do.
-    pub fn dequeue(&self) -> Result<Option<Dequeued>, QueueError> {
+    pub fn dequeue(&self) -> Result<Option<Taken>, QueueError> {
         const CALL: &str = "dequeue";
         let body = json(&DequeueRequest {
             executor_name: &self.executor_name,
@@ -119,17 +135,26 @@ impl QueueClient {
         let answer = self.send_as_executor(CALL, DEQUEUE_TIMEOUT, &body)?;
         match answer.status {
             204 => Ok(None),
-            200 => read_job(&self.settings.queues, &answer.body)
-                .map(Some)
-                .map_err(|problem| self.error(CALL, QueueErrorKind::Malformed(problem))),
-            _ => Err(self.refused(CALL, answer)),
+            200 => match self.read_job(&answer.body) {
+                Ok(dequeued) => Ok(Some(Taken {
+                    dequeued,
+                    payload: answer.body,
+                })),
+                Err(problem) => Err(self.error(CALL, QueueErrorKind::Malformed(problem))),
+            },
+            _ => Err(self.refused(CALL, answer, None)),
         }
+    }
+
+    /// Reads what a dequeue brought, now or before a crash. An error if not
+    /// even id and queue can be read.
+    pub fn read_job(&self, payload: &[u8]) -> Result<Dequeued, String> {
+        read_job(&self.settings.queues, payload)
     }
 
     /// Tells that the executor and these jobs are alive, and learns which of
     /// them are still ours and which were cancelled.
     pub fn heartbeat(&self, jobs: &[JobKey]) -> Result<HeartbeatAnswer, QueueError> {
-        const CALL: &str = "heartbeat";
         let body = json(&HeartbeatRequest {
             version: "V2",
             executor_name: &self.executor_name,
@@ -143,11 +168,46 @@ impl QueueClient {
             src_cli_version: "",
             prometheus_metrics: &self.metrics.text_within(METRICS_BYTES_MAX),
         });
-        let answer = self.send_as_executor(CALL, HEARTBEAT_TIMEOUT, &body)?;
+        let answer = self.send_as_executor(HEARTBEAT, HEARTBEAT_TIMEOUT, &body)?;
         match answer.status {
             200 => HeartbeatAnswer::parse(&self.settings.queues, &answer.body)
-                .map_err(|problem| self.error(CALL, QueueErrorKind::Malformed(problem))),
-            _ => Err(self.refused(CALL, answer)),
+                .map_err(|problem| self.error(HEARTBEAT, QueueErrorKind::Malformed(problem))),
+            _ => Err(self.refused(HEARTBEAT, answer, None)),
+        }
+    }
+
+    /// Asks whether the server accepts our credentials, and changes nothing.
+    pub fn check_token(&self) -> TokenAnswer {
+        let url = format!("{}/.executors/test/auth", self.settings.frontend_url);
+        let password = self.settings.password.reveal();
+        loop {
+            let basic = self.basic.load(Ordering::Relaxed);
+            let authorization = self.executor_authorization();
+            let request = self.agent.get(&url).header("Authorization", &authorization);
+            let request = request.config().timeout_global(Some(TOKEN_TIMEOUT)).build();
+            let answer = request.call().and_then(|mut answer| {
+                let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX);
+                body.read_to_vec().map(|body| (answer, body))
+            });
+            let (answer, body) = match answer {
+                Ok(answer) => answer,
+                Err(error) => return silence(&error),
+            };
+            let status = answer.status().as_u16();
+            if status == 401 && basic {
+                self.basic.store(false, Ordering::Relaxed);
+                continue;
+            }
+            let text = Answer { status, body }.text_without(&[&authorization, password]);
+            if status == 200 && text == "ok" {
+                return TokenAnswer::Accepted;
+            }
+            let location = answer.headers().get("location");
+            return TokenAnswer::Other {
+                status,
+                location: location.map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned()),
+                text,
+            };
         }
     }
 
@@ -180,7 +240,7 @@ impl QueueClient {
             Outcome::Complete => ("markComplete", None),
             Outcome::Errored(message) => ("markErrored", Some(message.as_str())),
             Outcome::Failed(message) => ("markFailed", Some(message.as_str())),
-            Outcome::Lost => return Ok(()),
+            Outcome::Lost | Outcome::HandedOver => return Ok(()),
         };
         let body = json(&MarkRequest {
             executor_name: &self.executor_name,
@@ -237,12 +297,13 @@ impl QueueClient {
         timeout: Duration,
         body: &[u8],
     ) -> Result<Answer, QueueError> {
-        let queue = match &self.settings.queues {
-            Queues::One(name) => Some(name.as_str()),
-            Queues::Several(_) => None,
-        };
         loop {
             let basic = self.basic.load(Ordering::Relaxed);
+            let is_oldest = self.is_oldest.load(Ordering::Relaxed);
+            let queue = match &self.settings.queues {
+                Queues::One(name) if !(is_oldest && call == HEARTBEAT) => Some(name.as_str()),
+                _ => None,
+            };
             let request = self
                 .request(call, queue)
                 .header("Authorization", self.executor_authorization())
@@ -256,8 +317,16 @@ impl QueueClient {
                 self.basic.store(false, Ordering::Relaxed);
                 continue;
             }
+            if answer.status == 404 && basic && call == HEARTBEAT && queue.is_some() {
+                self.is_oldest.store(true, Ordering::Relaxed);
+                continue;
+            }
             return match answer.status {
                 401 | 403 => Err(self.error(call, QueueErrorKind::Unauthorized)),
+                404 if is_oldest => {
+                    self.is_oldest.store(false, Ordering::Relaxed);
+                    Ok(answer)
+                }
                 404 if queue.is_none() => Err(self.error(call, QueueErrorKind::OneQueueOnly)),
                 _ => Ok(answer),
             };
@@ -342,13 +411,18 @@ impl QueueClient {
             (401 | 403, Some(_)) | (404, _) => QueueErrorKind::NotOurs,
             (401 | 403, None) => QueueErrorKind::Unauthorized,
             (500, _) if answer.text().contains("unknown job") => QueueErrorKind::NotOurs,
-            _ => return Err(self.refused(call, answer)),
+            _ => return Err(self.refused(call, answer, job.token.as_ref())),
         };
         Err(self.error(call, kind))
     }
 
-    fn refused(&self, call: &'static str, answer: Answer) -> QueueError {
-        let (status, text) = (answer.status, answer.text());
+    fn refused(&self, call: &'static str, answer: Answer, token: Option<&Secret>) -> QueueError {
+        let status = answer.status;
+        let own = self.executor_authorization();
+        let secrets = [Some(&self.settings.password), token].into_iter().flatten();
+        let mut hidden = vec![own.as_str()];
+        hidden.extend(secrets.map(Secret::reveal));
+        let text = answer.text_without(&hidden);
         self.error(call, QueueErrorKind::Refused { status, text })
     }
 
@@ -374,12 +448,42 @@ impl Answer {
 
     /// The beginning of the body, for messages.
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body)
+        self.text_without(&[])
+    }
+
+    /// The same without these words: some servers show the whole request in
+    /// their error pages.
+    fn text_without(&self, secrets: &[&str]) -> String {
+        let text = String::from_utf8_lossy(&self.body).into_owned();
+        let hide = |text: String, secret: &&str| text.replace(secret, "…");
+        secrets
+            .iter()
+            .fold(text, hide)
             .trim()
             .chars()
             .take(300)
             .collect()
     }
+}
+
+/// Why a call has no answer.
+fn silence(error: &ureq::Error) -> TokenAnswer {
+    let kind = match error {
+        ureq::Error::Timeout(_) => Silence::TimedOut,
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => Silence::Tls,
+        ureq::Error::Io(error) if error.get_ref().is_some_and(|it| it.is::<rustls::Error>()) => {
+            Silence::Tls
+        }
+        ureq::Error::Io(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            Silence::NobodyListens
+        }
+        _ => Silence::Other,
+    };
+    let cause = match kind {
+        Silence::TimedOut => format!("nothing came in {TOKEN_TIMEOUT:?}"),
+        _ => error.to_string(),
+    };
+    TokenAnswer::Silence { kind, cause }
 }
 
 fn json(value: &impl serde::Serialize) -> Vec<u8> {

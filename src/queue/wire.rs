@@ -127,7 +127,7 @@ pub(super) struct LogEntryHead<'a> {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Payload {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     version: i64,
     id: i64,
     #[serde(default, deserialize_with = "or_default")]

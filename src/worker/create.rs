@@ -9,8 +9,7 @@ use crate::backoff::{self, Backoff};
 use crate::cluster::client::watch::Subscription;
 use crate::cluster::error::ClusterError;
 use crate::cluster::status::Phase;
-use crate::logs::output::Output;
-use crate::worker::{End, Worker};
+use crate::worker::{End, Rest, Worker};
 
 /// How long an API server that does not answer is asked again to create.
 const CREATE_PATIENCE: Duration = Duration::from_secs(300);
@@ -23,25 +22,27 @@ const POD_SEEN_PATIENCE: Duration = Duration::from_secs(2);
 const TEARDOWN_KEY: &str = "teardown.kubernetes.job";
 
 impl Worker<'_> {
-    /// Creates the Secrets, then the Job that needs them.
-    pub(super) fn create(&self) -> Result<(), End> {
+    /// Creates the Job, then the Secrets, which it owns from their first moment
+    /// on. The pod waits for them meanwhile, and starts nothing.
+    pub(super) fn create(&mut self) -> Result<(), End> {
         let cluster = &self.shared.cluster;
-        for secret in &self.plan.secrets {
-            self.patiently(|| cluster.create_secret(secret))?;
-        }
-        self.patiently(|| cluster.create_job(&self.plan.job))?;
+        let uid = self.patiently(|| cluster.create_job(&self.plan.job))?;
         log::info!("Created Job {}/{}.", cluster.namespace(), self.plan.run);
+        self.plan.own_secrets(&uid);
+        for batch in self.plan.secret_batches() {
+            self.patiently(|| cluster.create_secrets(batch))?;
+        }
         Ok(())
     }
 
     /// Tries again while the API server cannot be reached, unless the job is
     /// stopped meanwhile.
-    fn patiently(&self, call: impl Fn() -> Result<(), ClusterError>) -> Result<(), End> {
+    fn patiently<T>(&self, call: impl Fn() -> Result<T, ClusterError>) -> Result<T, End> {
         let give_up = self.deadline.min(Instant::now() + CREATE_PATIENCE);
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
         loop {
             let error = match call() {
-                Ok(()) => return Ok(()),
+                Ok(made) => return Ok(made),
                 Err(error) if !error.is_retryable() => return Err(End::NotCreated(error)),
                 Err(error) => error,
             };
@@ -60,31 +61,37 @@ impl Worker<'_> {
 
     /// Deletes everything, and waits for a pod that was still running to end,
     /// so that the next job finds its place free.
-    pub(super) fn clean_up(&self, end: &Result<(), End>, subscription: &Subscription) {
-        if self.shared.settings.keep_jobs {
+    pub(super) fn clean_up(&self, rest: &Rest, subscription: &Subscription) {
+        if self.shared.settings.keep_jobs && rest.may_stay {
             log::info!(
-                "Job {} is kept, as KUBERNETES_KEEP_JOBS asks.",
+                "Job {} is kept until somebody deletes it, as KUBERNETES_KEEP_JOBS asks.",
                 self.plan.run
             );
             return;
         }
         let began = Instant::now();
-        let mut output = Output::new(self.redactions.clone(), &self.shared.spool_dir);
-        output.note(&format!("Deleting Job {}.", self.plan.run));
+        let started = Timestamp::now();
         let problems = self.delete_all();
         for problem in &problems {
             log::error!("Left behind, until the cluster removes it: {problem}.");
-            output.note(problem);
         }
-        let entry = self.log.open(TEARDOWN_KEY, None, Timestamp::now(), output);
-        self.log.close(
-            entry,
-            Some(i32::from(!problems.is_empty())),
-            Some(began.elapsed()),
-        );
-        if !matches!(end, Err(End::NotCreated(_))) {
-            wait_until_ended(subscription);
+        // A former process may have come as far as this.
+        if self.log.begun(TEARDOWN_KEY).is_none() {
+            let entry = self.log.open(TEARDOWN_KEY, None, started);
+            self.log
+                .note(entry, &format!("Deleting Job {}.", self.plan.run));
+            for problem in &problems {
+                self.log.note(entry, problem);
+            }
+            let code = i32::from(!problems.is_empty());
+            self.log.close(entry, Some(code), Some(began.elapsed()));
         }
+        let unseen = match rest.was_created {
+            true => POD_SEEN_PATIENCE,
+            // Most likely there is no pod.
+            false => Duration::ZERO,
+        };
+        wait_until_ended(subscription, unseen);
     }
 
     fn delete_all(&self) -> Vec<String> {
@@ -118,9 +125,9 @@ fn delete(give_up: Instant, call: impl Fn() -> Result<(), ClusterError>) -> Opti
 
 /// Waits for a pod that still runs. One that was never seen gets a moment to
 /// show itself: it may have been created just before the deletion.
-fn wait_until_ended(subscription: &Subscription) {
+fn wait_until_ended(subscription: &Subscription, unseen: Duration) {
     let give_up = Instant::now() + POD_GONE_PATIENCE;
-    let unseen_until = Instant::now() + POD_SEEN_PATIENCE;
+    let unseen_until = Instant::now() + unseen;
     loop {
         let deadline = match subscription.last() {
             Some(view) if view.gone || view.phase != Phase::Open => return,

@@ -2,9 +2,10 @@
 //! report.
 //!
 //! `create.rs` makes the objects and deletes them, `follow.rs` waits for the
-//! end and ships the logs, `waiting.rs` judges what is known on the way. The
-//! outcome is decided here.
+//! end, `waiting.rs` judges what is known on the way, `container_log.rs` ships
+//! the logs. The outcome is decided here.
 
+mod container_log;
 mod create;
 mod follow;
 mod patience;
@@ -20,21 +21,22 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use jiff::Timestamp;
 
-use crate::cluster::client::watch::PodWatch;
+use crate::cluster::client::watch::{PodWatch, Subscription};
 use crate::cluster::client::{KubeCluster, OwnPod};
 use crate::cluster::error::ClusterError;
-use crate::cluster::names::{SETUP_KEY, random_suffix, run_name};
+use crate::cluster::names::SETUP_KEY;
 use crate::cluster::plan::{self, Plan, Setting};
 use crate::cluster::status::{Cause, Failure};
 use crate::config::JobSettings;
 use crate::heartbeat::{Place, Registry, Stop};
 use crate::job::{Job, Outcome, Secret};
-use crate::logs::output::Output;
+use crate::logs::entry::Place as LogPlace;
 use crate::logs::redact::Redactions;
 use crate::logs::upload::JobLog;
 use crate::metrics::Metrics;
 use crate::queue::client::QueueClient;
 use crate::queue::wire::{Dequeued, Malformed, Ticket};
+use crate::state::{FoundJob, JobState};
 
 /// What stands in the place of our own tokens in any output.
 const SECRET_REMOVED: &str = "SECRET_REMOVED";
@@ -73,6 +75,20 @@ pub struct Assignment {
     pub dequeued: Dequeued,
     /// Its place in the registry, where a stop arrives.
     pub place: Place,
+    /// Name of the attempt.
+    pub run: String,
+    /// Where it is kept for the next process, if it is.
+    pub state: Option<JobState>,
+    /// What a former process has done for it, if there was one.
+    pub adopted: Option<Adopted>,
+}
+
+/// A job that a former process began.
+pub struct Adopted {
+    /// What it had come to.
+    pub found: FoundJob,
+    /// The view of its pod.
+    pub subscription: Subscription,
 }
 
 /// Why a job that began did not succeed.
@@ -87,32 +103,84 @@ enum End {
     NotCreated(ClusterError),
 }
 
+/// What is in the cluster when a job has ended.
+struct Rest {
+    /// Whether there was a Job, and so perhaps a pod.
+    was_created: bool,
+    /// Whether it may stay for somebody to look at: what was stopped would run
+    /// on, and what is not complete never runs.
+    may_stay: bool,
+}
+
+impl Rest {
+    fn of(end: &Result<(), End>) -> Rest {
+        Rest {
+            was_created: !matches!(end, Err(End::NotCreated(_))),
+            may_stay: !matches!(end, Err(End::Stopped(_) | End::NotCreated(_))),
+        }
+    }
+
+    /// A former process knew more.
+    fn of_decided(outcome: &Outcome) -> Rest {
+        Rest {
+            was_created: true,
+            may_stay: matches!(outcome, Outcome::Complete | Outcome::Errored(_)),
+        }
+    }
+}
+
 /// Runs a job from its dequeue to its mark. Returns when nothing of it is
-/// left, here or in the cluster.
+/// left, here or in the cluster, or when the next process goes on with it.
 pub fn run(shared: &Arc<Shared>, assignment: Assignment) {
     let ticket = assignment.dequeued.ticket();
     // Reports even if what follows panics: a job is never lost.
     let mut report = report::OnDrop::new(shared, &ticket, assignment.place);
+    report.state = assignment.state.clone();
     report.outcome = match &assignment.dequeued {
         Dequeued::Malformed(Malformed { problem, .. }) => {
             Outcome::Failed(format!("the job cannot be understood: {problem}"))
         }
-        Dequeued::Job(job) => run_job(shared, job, &ticket, &report.place.stops),
+        Dequeued::Job(job) => {
+            let attempt = Attempt {
+                job,
+                ticket: &ticket,
+                stops: &report.place.stops,
+                run: assignment.run,
+                state: assignment.state,
+                adopted: assignment.adopted,
+            };
+            run_job(shared, attempt)
+        }
     };
 }
 
-fn run_job(shared: &Shared, job: &Job, ticket: &Ticket, stops: &Receiver<Stop>) -> Outcome {
+/// One attempt at a job that can be understood.
+struct Attempt<'a> {
+    job: &'a Job,
+    ticket: &'a Ticket,
+    stops: &'a Receiver<Stop>,
+    run: String,
+    state: Option<JobState>,
+    adopted: Option<Adopted>,
+}
+
+fn run_job(shared: &Shared, mut attempt: Attempt<'_>) -> Outcome {
+    let job = attempt.job;
     if let Some(problem) = refusal::refusal(job) {
         return Outcome::Failed(problem);
     }
-    log::info!("Job {}/{} taken: {}.", job.queue, job.id, subject(job));
+    let taken = match &attempt.adopted {
+        Some(_) => "taken up again",
+        None => "taken",
+    };
+    log::info!("Job {}/{} {taken}: {}.", job.queue, job.id, subject(job));
     if job.steps.is_empty() {
         // All steps were skipped already: there is nothing to run, and the
         // server decides what that means.
         return Outcome::Complete;
     }
-    let worker = Worker::new(shared, job, ticket, stops);
-    worker.run()
+    let adopted = attempt.adopted.take();
+    Worker::new(shared, attempt, adopted.as_ref()).run(adopted)
 }
 
 /// What a job is about, in a few words.
@@ -144,6 +212,38 @@ fn redactions(shared: &Shared, job: &Job) -> Redactions {
     Redactions::new(&hidden)
 }
 
+/// The objects of a job in this executor's place and settings.
+fn make_plan(
+    shared: &Shared,
+    job: &Job,
+    ticket: &Ticket,
+    redactions: &Redactions,
+    run: String,
+) -> Plan {
+    let token = ticket.token.as_ref().map(|token| token.reveal());
+    let own_pod = shared.own_pod.as_ref();
+    let setting = Setting {
+        job: &shared.settings,
+        namespace: shared.cluster.namespace(),
+        frontend_url: shared.queue.url(),
+        authorization: shared.queue.authorization(token),
+        executor_name: &shared.executor_name,
+        workspace_image: &shared.workspace_image,
+        workspace_pull_secrets: own_pod.map_or(&[], |pod| &pod.pull_secrets),
+        owner: own_pod
+            .filter(|_| shared.own_pod_owns)
+            .map(|pod| &pod.owner),
+        redactions,
+        run,
+    };
+    plan::plan(job, &setting)
+}
+
+/// How long ago a time was; none if the clock was set back.
+fn since(time: Timestamp) -> Duration {
+    Duration::try_from(Timestamp::now() - time).unwrap_or_default()
+}
+
 /// One job that has steps.
 struct Worker<'a> {
     shared: &'a Shared,
@@ -151,60 +251,70 @@ struct Worker<'a> {
     plan: Plan,
     redactions: Arc<Redactions>,
     log: JobLog,
+    state: Option<JobState>,
     deadline: Instant,
 }
 
 impl<'a> Worker<'a> {
-    fn new(
-        shared: &'a Shared,
-        job: &'a Job,
-        ticket: &Ticket,
-        stops: &'a Receiver<Stop>,
-    ) -> Worker<'a> {
-        let token = ticket.token.as_ref().map(|token| token.reveal());
+    fn new(shared: &'a Shared, attempt: Attempt<'a>, adopted: Option<&Adopted>) -> Worker<'a> {
+        let (job, ticket) = (attempt.job, attempt.ticket);
         let redactions = Arc::new(redactions(shared, job));
-        let no_secrets = Vec::new();
-        let setting = Setting {
-            job: &shared.settings,
-            namespace: shared.cluster.namespace(),
-            frontend_url: shared.queue.url(),
-            authorization: shared.queue.authorization(token),
-            executor_name: &shared.executor_name,
-            workspace_image: &shared.workspace_image,
-            workspace_pull_secrets: shared
-                .own_pod
-                .as_ref()
-                .map_or(&no_secrets, |pod| &pod.pull_secrets),
-            owner: shared
-                .own_pod
-                .as_ref()
-                .filter(|_| shared.own_pod_owns)
-                .map(|pod| &pod.owner),
-            redactions: &redactions,
-            run: run_name(&job.queue, job.id, &random_suffix()),
+        let place = match &attempt.state {
+            Some(state) => LogPlace::Lasting(state.entries()),
+            None => LogPlace::Passing(shared.spool_dir.clone()),
         };
+        let plan = make_plan(shared, job, ticket, &redactions, attempt.run);
+        let passed = adopted.map_or(Duration::ZERO, |adopted| since(adopted.found.began));
+        let left = shared.settings.max_runtime.saturating_sub(passed);
         Worker {
             shared,
-            stops,
-            plan: plan::plan(job, &setting),
+            stops: attempt.stops,
+            plan,
+            log: JobLog::start(
+                shared.queue.clone(),
+                ticket.clone(),
+                Arc::clone(&redactions),
+                place,
+                adopted.is_some(),
+            ),
             redactions,
-            log: JobLog::start(shared.queue.clone(), ticket.clone()),
-            deadline: Instant::now() + shared.settings.max_runtime,
+            state: attempt.state,
+            deadline: Instant::now() + left,
         }
     }
 
-    fn run(self) -> Outcome {
+    fn run(mut self, adopted: Option<Adopted>) -> Outcome {
+        let decided = adopted.as_ref().and_then(|a| a.found.outcome.clone());
+        let is_created = adopted.as_ref().is_some_and(|a| a.found.created);
         // Before the Job exists, so that no event is missed.
-        let subscription = self.shared.watch.subscribe(&self.plan.run);
-        let end = match self.create() {
-            Ok(()) => follow::Follow::new(&self, &subscription).run(),
-            Err(end) => {
-                self.tell_not_created(&end);
-                Err(end)
-            }
+        let subscription = match adopted {
+            Some(adopted) => adopted.subscription,
+            None => self.shared.watch.subscribe(&self.plan.run),
         };
-        self.clean_up(&end, &subscription);
-        let outcome = self.outcome(end);
+        let (outcome, rest) = match decided {
+            Some(outcome) => {
+                let rest = Rest::of_decided(&outcome);
+                (outcome, rest)
+            }
+            None => match self.follow_to_end(is_created, &subscription) {
+                Err(End::Stopped(Stop::Handover)) if self.state.is_some() => {
+                    self.log.leave();
+                    return Outcome::HandedOver;
+                }
+                end => {
+                    let rest = Rest::of(&end);
+                    (self.outcome(end), rest)
+                }
+            },
+        };
+        if let Some(state) = &self.state {
+            state.decided(&outcome);
+        }
+        self.clean_up(&rest, &subscription);
+        if outcome == Outcome::Lost {
+            self.log.abandon();
+            return outcome;
+        }
         match self.log.finish() {
             Err(error) if error.is_not_ours() => Outcome::Lost,
             Err(error) => {
@@ -215,12 +325,32 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Creates the objects, unless a former process did, and follows the pod.
+    fn follow_to_end(&mut self, is_created: bool, subscription: &Subscription) -> Result<(), End> {
+        if !is_created {
+            if let Ok(stop) = self.stops.try_recv() {
+                return Err(End::Stopped(stop));
+            }
+            if let Err(end) = self.create() {
+                // Before the entry says so: the next process must not try again.
+                if let (Some(state), End::NotCreated(error)) = (&self.state, &end) {
+                    state.decided(&self.outcome_of(error));
+                }
+                self.tell_not_created(&end);
+                return Err(end);
+            }
+            if let Some(state) = &self.state {
+                state.created();
+            }
+        }
+        follow::Follow::new(self, subscription).run()
+    }
+
     /// Leaves a log entry for a reader who asks why nothing ran.
     fn tell_not_created(&self, end: &End) {
         if let End::NotCreated(error) = end {
-            let mut output = Output::new(self.redactions.clone(), &self.shared.spool_dir);
-            output.note(&error.to_string());
-            let entry = self.log.open(SETUP_KEY, None, Timestamp::now(), output);
+            let entry = self.log.open(SETUP_KEY, None, Timestamp::now());
+            self.log.note(entry, &error.to_string());
             self.log.close(entry, None, None);
         }
     }
@@ -230,6 +360,8 @@ impl<'a> Worker<'a> {
         let message = match end {
             Ok(()) => return Outcome::Complete,
             Err(End::Stopped(Stop::NotOurs)) => return Outcome::Lost,
+            // Nobody will find what was not kept: the server gives it away.
+            Err(End::Stopped(Stop::Handover)) => return Outcome::Lost,
             Err(End::Stopped(Stop::Cancelled)) => {
                 return Outcome::Failed("the job was cancelled".to_string());
             }
@@ -243,9 +375,13 @@ impl<'a> Worker<'a> {
                 go_duration(self.shared.settings.max_runtime)
             ),
             Err(End::Failed(failure)) => self.explain(&failure),
-            Err(End::NotCreated(error)) => error.to_string(),
+            Err(End::NotCreated(error)) => return self.outcome_of(&error),
         };
         Outcome::Errored(self.redactions.redact(&message))
+    }
+
+    fn outcome_of(&self, error: &ClusterError) -> Outcome {
+        Outcome::Errored(self.redactions.redact(&error.to_string()))
     }
 
     /// A failure in words of the job: the step's key where it is one step's.

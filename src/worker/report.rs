@@ -10,6 +10,7 @@ use crate::heartbeat::{Place, Stop};
 use crate::job::Outcome;
 use crate::metrics::jobs::RunningJob;
 use crate::queue::wire::Ticket;
+use crate::state::JobState;
 use crate::worker::Shared;
 
 /// The longest that an outage of the server may last at the end of a job. By
@@ -24,6 +25,8 @@ pub(super) struct OnDrop {
     pub(super) place: Place,
     /// What is reported.
     pub(super) outcome: Outcome,
+    /// Where the job is kept for the next process, if it is.
+    pub(super) state: Option<JobState>,
     began: Instant,
     counted: RunningJob,
 }
@@ -37,47 +40,55 @@ impl OnDrop {
             outcome: Outcome::Errored(
                 "the executor failed in an unexpected way; its log says more".to_string(),
             ),
+            state: None,
             began: Instant::now(),
             counted: shared.metrics.jobs.begin(&ticket.queue),
         }
     }
 
     /// Tries until the server takes the mark or says that the job is not ours.
-    fn mark(&self) {
+    /// False if the next process is to go on trying.
+    fn mark(&self) -> bool {
         let began = Instant::now();
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+        // What came during the clean-up was not looked at yet.
+        if let Some(is_over) = self.is_over_within(Duration::ZERO) {
+            return is_over;
+        }
         loop {
             let error = match self.shared.queue.mark(&self.ticket, &self.outcome) {
-                Ok(()) => return,
+                Ok(()) => return true,
                 Err(error) if error.is_not_ours() => {
                     log::info!("The server has this mark already, or gave the job away.");
-                    return;
+                    return true;
                 }
                 Err(error) => error,
             };
             if !error.is_retryable() || began.elapsed() > OUTAGE_MAX {
                 log::error!("The job's end could not be reported: {error}.");
-                return;
+                return true;
             }
             let wait = backoff.next(backoff::random());
             log::warn!("Cannot report the job's end, next try in {wait:.1?}: {error}.");
-            if self.is_lost_within(wait) {
-                return;
+            if let Some(is_over) = self.is_over_within(wait) {
+                return is_over;
             }
         }
     }
 
-    /// Waits; true if the server says meanwhile that the job is not ours.
-    fn is_lost_within(&self, wait: Duration) -> bool {
+    /// Waits; if there is no more to try here, tells whether that is the end
+    /// of it, or the next process goes on.
+    fn is_over_within(&self, wait: Duration) -> Option<bool> {
         let end = Instant::now() + wait;
         loop {
             match self.place.stops.recv_deadline(end) {
-                Ok(Stop::NotOurs) => return true,
-                Ok(Stop::Cancelled | Stop::DrainLimit) => {}
-                Err(RecvTimeoutError::Timeout) => return false,
+                Ok(Stop::NotOurs) => return Some(true),
+                Ok(Stop::Handover) if self.state.is_some() => return Some(false),
+                Ok(Stop::Cancelled | Stop::DrainLimit | Stop::Handover) => {}
+                Err(RecvTimeoutError::Timeout) => return None,
                 Err(RecvTimeoutError::Disconnected) => {
                     std::thread::park_timeout(end.saturating_duration_since(Instant::now()));
-                    return false;
+                    return None;
                 }
             }
         }
@@ -96,9 +107,16 @@ impl Drop for OnDrop {
             Outcome::Lost => {
                 log::info!("Job {queue}/{id} is not ours any more, stopped after {time:.1?}.");
             }
+            Outcome::HandedOver => log::info!("Job {queue}/{id} is left to the next process."),
         }
         self.counted.ended(&self.outcome);
-        self.mark();
-        self.shared.registry.remove(&self.place);
+        // A job that is handed over stays in every heartbeat to the last one.
+        let is_over = self.outcome != Outcome::HandedOver && self.mark();
+        if is_over {
+            if let Some(state) = &self.state {
+                state.done();
+            }
+            self.shared.registry.remove(&self.place);
+        }
     }
 }

@@ -105,7 +105,7 @@ impl<'a> Waiting<'a> {
             };
             let (evidence, ask_at) = self.questions.about(question, now);
             let verdict = match evidence {
-                Some(evidence) => evidence.before_start(verdict),
+                Some(evidence) => evidence.before_start(view, verdict),
                 None => verdict,
             };
             return (verdict, ask_at);

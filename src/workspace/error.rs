@@ -8,6 +8,14 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+/// What to do about a certificate that is not trusted.
+const TRUST_HINT: &str = "; the executor's KUBERNETES_GIT_CA_CERT can name a file in this \
+                          container that is to be trusted";
+
+/// What to do about a volume that belongs to another user.
+const GROUP_HINT: &str = "; where jobs run as KUBERNETES_RUN_AS_USER, KUBERNETES_FS_GROUP can \
+                          open their volume to them";
+
 /// Why a workspace could not be made.
 #[derive(Debug)]
 pub enum WorkspaceError {
@@ -58,6 +66,13 @@ pub enum WorkspaceError {
         /// What happened, the last time.
         problem: String,
     },
+    /// The server's certificate is not trusted.
+    Certificate {
+        /// Base URL of the server.
+        frontend_url: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The repository could not be cloned.
     Clone(CloneError),
     /// The report of what is done could not be written.
@@ -80,7 +95,14 @@ impl fmt::Display for WorkspaceError {
                 write!(f, "cannot open the workspace {}: {source}", path.display())
             }
             Path { path, problem } => write!(f, "the path {path:?} {problem}"),
-            Write { path, source } => write!(f, "cannot write {path} to the workspace: {source}"),
+            Write { path, source } => {
+                write!(f, "cannot write {path} to the workspace: {source}")?;
+                match source.kind() {
+                    // Root may write everywhere.
+                    io::ErrorKind::PermissionDenied => f.write_str(GROUP_HINT),
+                    _ => Ok(()),
+                }
+            }
             Time { path, text } => write!(
                 f,
                 "the modification time {text:?} of {path} is not an RFC 3339 time"
@@ -89,6 +111,13 @@ impl fmt::Display for WorkspaceError {
                 write!(f, "workspace file {path} does not exist on the server")
             }
             Fetch { path, problem } => write!(f, "cannot fetch workspace file {path}: {problem}"),
+            Certificate {
+                frontend_url,
+                problem,
+            } => write!(
+                f,
+                "the certificate of {frontend_url} is not trusted{TRUST_HINT}: {problem}"
+            ),
             Output { source } => write!(f, "cannot report progress: {source}"),
             Clone(error) => error.fmt(f),
         }
@@ -144,6 +173,13 @@ pub enum CloneError {
         /// What git printed.
         output: String,
     },
+    /// The file with the certificate that git is to trust cannot be read.
+    CertificateFile {
+        /// Where it should be.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The server does not know the repository.
     RepositoryNotFound {
         /// Name of the repository.
@@ -189,8 +225,13 @@ impl fmt::Display for CloneError {
                 output,
             } => write!(
                 f,
-                "git does not trust the certificate of {frontend_url}; the executor's \
-                 KUBERNETES_GIT_CA_CERT can name a file that it is to trust: {output}"
+                "git does not trust the certificate of {frontend_url}{TRUST_HINT}: {output}"
+            ),
+            CertificateFile { path, source } => write!(
+                f,
+                "cannot read {path}, the certificate file that the executor's \
+                 KUBERNETES_GIT_CA_CERT names: {source}; KUBERNETES_ADDITIONAL_JOB_VOLUMES and \
+                 KUBERNETES_ADDITIONAL_JOB_VOLUME_MOUNTS can bring it into this container"
             ),
             RepositoryNotFound {
                 repository,
@@ -216,7 +257,9 @@ impl fmt::Display for CloneError {
 impl Error for CloneError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            CloneError::Start { source } => Some(source),
+            CloneError::Start { source } | CloneError::CertificateFile { source, .. } => {
+                Some(source)
+            }
             _ => None,
         }
     }
@@ -225,5 +268,27 @@ impl Error for CloneError {
 impl From<CloneError> for WorkspaceError {
     fn from(error: CloneError) -> WorkspaceError {
         WorkspaceError::Clone(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_of_another_user_is_explained() {
+        let error = |kind: io::ErrorKind| WorkspaceError::Write {
+            path: "repository".to_owned(),
+            source: kind.into(),
+        };
+        assert_eq!(
+            error(io::ErrorKind::PermissionDenied).to_string(),
+            "cannot write repository to the workspace: permission denied; where jobs run as \
+             KUBERNETES_RUN_AS_USER, KUBERNETES_FS_GROUP can open their volume to them"
+        );
+        assert_eq!(
+            error(io::ErrorKind::StorageFull).to_string(),
+            "cannot write repository to the workspace: no storage space"
+        );
     }
 }

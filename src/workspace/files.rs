@@ -186,7 +186,7 @@ impl Store<'_> {
             .header("X-Sourcegraph-Job-ID", self.spec.job_id.to_string())
             .header("X-Sourcegraph-Executor-Name", &self.spec.executor_name)
             .call()
-            .map_err(|error| Failure::Passing(error.to_string()))?;
+            .map_err(|error| self.unanswered(error))?;
         match response.status().as_u16() {
             200 => {}
             status => return Err(refused(file, status)),
@@ -194,6 +194,24 @@ impl Store<'_> {
         let mut written = tree.create(&file.path).map_err(Failure::Final)?;
         copy(&mut response.into_body().into_reader(), &mut written, file)?;
         Ok(written)
+    }
+
+    /// What it means that there is no answer. A certificate stays what it is,
+    /// anything else may be the network.
+    fn unanswered(&self, error: ureq::Error) -> Failure {
+        let cause = match &error {
+            ureq::Error::Io(error) => error.get_ref(),
+            _ => None,
+        };
+        match cause.and_then(|cause| cause.downcast_ref()) {
+            Some(problem @ rustls::Error::InvalidCertificate(_)) => {
+                Failure::Final(WorkspaceError::Certificate {
+                    frontend_url: self.spec.frontend_url.clone(),
+                    problem: problem.to_string(),
+                })
+            }
+            _ => Failure::Passing(error.to_string()),
+        }
     }
 }
 

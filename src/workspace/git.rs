@@ -70,6 +70,7 @@ pub(super) fn clone(
     out: &mut impl Write,
 ) -> Result<(), WorkspaceError> {
     check_commit(&repository.commit)?;
+    check_certificate(repository)?;
     let start = Instant::now();
     let dir = tree.make_dir(&repository.directory)?;
     remove_unfinished(&dir.join(".git"))?;
@@ -101,6 +102,20 @@ fn check_commit(commit: &str) -> Result<(), CloneError> {
     Err(CloneError::Commit {
         commit: commit.to_owned(),
     })
+}
+
+/// Of a file that it cannot read git only says that there is a problem.
+fn check_certificate(repository: &RepositorySpec) -> Result<(), CloneError> {
+    let Some(path) = &repository.ca_certificate else {
+        return Ok(());
+    };
+    match fs::File::open(path) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(CloneError::CertificateFile {
+            path: path.clone(),
+            source,
+        }),
+    }
 }
 
 /// Removes what an earlier run of this container left, if it was interrupted:
@@ -368,7 +383,11 @@ impl Git<'_> {
                 output,
             };
         }
-        if says(&["certificate verif", "SSL certificate problem"]) {
+        if says(&[
+            "certificate verif",
+            "SSL certificate problem",
+            "SSL CA cert",
+        ]) {
             return CloneError::Certificate {
                 frontend_url,
                 output,

@@ -36,11 +36,11 @@ fn commit_random(stage: &Stage, name: &str, mib: usize) -> String {
 #[test]
 fn a_large_repository_needs_little_memory() {
     let stage = Stage::new();
-    let sums = [("large.bin", 300), ("a.bin", 7), ("b.bin", 7)]
+    let sums = [("large.bin", 200), ("a.bin", 7), ("b.bin", 7)]
         .map(|(name, mib)| commit_random(&stage, name, mib));
     let executor = stage
         .executor()
-        .env("EXECUTOR_KUBERNETES_RESOURCE_LIMIT_MEMORY", "48Mi")
+        .env("EXECUTOR_KUBERNETES_RESOURCE_LIMIT_MEMORY", "32Mi")
         .start();
     let look = look("for file in large a b; do cksum < $file.bin; done; git status --porcelain");
     let job = run(&stage, stage.job().step(look));

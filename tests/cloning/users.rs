@@ -124,3 +124,18 @@ fn a_configured_user_makes_and_uses_the_workspace() {
     executor.stop();
     stage.assert_clean();
 }
+
+#[test]
+fn a_claim_is_open_to_every_user() {
+    let stage = Stage::new();
+    let executor = stage
+        .executor()
+        .env("KUBERNETES_JOB_VOLUME_TYPE", "pvc")
+        .env("KUBERNETES_JOB_VOLUME_SIZE", "64Mi")
+        .start();
+    let look = look_in(NONROOT_IMAGE, "look", "echo mine >/job/mine; cat /job/mine");
+    let job = run(&stage, stage.job().step(look));
+    assert_eq!(seen_by(&job, "look"), ["mine"]);
+    executor.stop();
+    stage.assert_clean();
+}

@@ -122,16 +122,23 @@ impl<'a, R: BufRead> Body<'a, R> {
     /// The body that belongs to a head. Two framings at once are refused, as
     /// nobody can tell which one is meant.
     pub(crate) fn new(head: &Head, reader: &'a mut R) -> io::Result<Body<'a, R>> {
-        let left = match (
-            head.header("transfer-encoding"),
-            head.header("content-length"),
-        ) {
+        let coding = head.header("transfer-encoding");
+        Body::framed(coding, head.header("content-length"), reader)
+    }
+
+    /// The same by the two headers that tell its framing.
+    pub(crate) fn framed(
+        coding: Option<&str>,
+        length: Option<&str>,
+        reader: &'a mut R,
+    ) -> io::Result<Body<'a, R>> {
+        let left = match (coding, length) {
             (None, None) => Left::Nothing,
             (None, Some(length)) => {
                 Left::Length(length.parse().map_err(|_| bad("bad Content-Length"))?)
             }
             (Some(coding), None) if coding.eq_ignore_ascii_case("chunked") => Left::ChunkSize,
-            _ => return Err(bad("unknown framing of the request's body")),
+            _ => return Err(bad("unknown framing of a body")),
         };
         Ok(Body {
             reader,

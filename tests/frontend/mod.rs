@@ -21,7 +21,7 @@ mod connection;
 mod control;
 pub(crate) mod fault;
 mod git;
-mod http;
+pub(crate) mod http;
 mod hub;
 pub(crate) mod journal;
 mod notes;

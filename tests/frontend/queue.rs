@@ -74,7 +74,8 @@ fn named_queues(names: &[String]) -> Result<Vec<Queue>, Response> {
 /// A new token, unless the payload brings its own or none at all.
 fn token_for(payload: &Payload) -> Option<String> {
     let given = match payload {
-        Payload::Raw(value) => value.get("token"),
+        // Clients do not mind the case of the name.
+        Payload::Raw(value) => value.get("token").or_else(|| value.get("Token")),
         Payload::Spec(_) | Payload::Text(_) => None,
     };
     match given {
@@ -100,7 +101,11 @@ fn payload(view: &JobView, encoding: Encoding, is_multi_queue: bool) -> String {
     };
     let mut own = Map::new();
     own.insert("id".to_owned(), json!(view.job.id));
-    if let Some(token) = &view.token {
+    if let Some(token) = view
+        .token
+        .as_ref()
+        .filter(|_| !fields.contains_key("Token"))
+    {
         own.insert("token".to_owned(), json!(token));
     }
     if is_multi_queue {

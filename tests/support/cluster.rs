@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{SOON, eventually};
 
@@ -13,6 +13,9 @@ use super::{SOON, eventually};
 const KINDS: &str = "jobs,pods,secrets,persistentvolumeclaims";
 /// The account of the executor, with the verbs of our manifests.
 const ACCOUNT: &str = "sourcegraph-executor";
+
+/// What an account may do: API group, resource, verbs.
+pub(crate) type Rule<'a> = (&'a str, &'a str, &'a [&'a str]);
 
 /// The kubeconfig of an administrator: `KUBECONFIG` if it names a cluster
 /// that answers, else the project's own cluster.
@@ -103,9 +106,7 @@ impl Namespace {
     /// Makes one, with an account that may do what our manifests allow and no
     /// more.
     pub(crate) fn new() -> Namespace {
-        let mut random = [0u8; 4];
-        getrandom::fill(&mut random).expect("the kernel has a source of randomness");
-        let name = format!("test-{:08x}", u32::from_be_bytes(random));
+        let name = format!("test-{:08x}", random());
         kubectl(&["create", "namespace", &name], None);
         kubectl(
             &["-n", &name, "apply", "-f", "-"],
@@ -150,6 +151,44 @@ impl Namespace {
         kubectl(&["-n", &self.name, "apply", "-f", "-"], Some(needed));
     }
 
+    /// Gives the account these rules in place of the released ones, and waits
+    /// until they count. A rule is an API group, a resource and its verbs.
+    pub(crate) fn set_rules(&self, rules: &[Rule<'_>]) {
+        // All rules begin to count together: so does this one, which is new.
+        let mark = format!("mark-{:08x}", random());
+        let mut all: Vec<Value> = rules
+            .iter()
+            .map(|(group, resource, verbs)| {
+                json!({"apiGroups": [group], "resources": [resource], "verbs": verbs})
+            })
+            .collect();
+        all.push(json!({
+            "apiGroups": [""], "resources": ["configmaps"], "resourceNames": [mark],
+            "verbs": ["get"],
+        }));
+        let role = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+            "metadata": {"name": "sourcegraph-executor", "namespace": self.name},
+            "rules": all,
+        });
+        kubectl(&["apply", "-f", "-"], Some(&role.to_string()));
+        let account = format!("--as=system:serviceaccount:{}:{ACCOUNT}", self.name);
+        let object = format!("configmaps/{mark}");
+        let can = ["-n", &self.name, "auth", "can-i", "get", &object, &account];
+        eventually(
+            "the rules of the account count",
+            SOON,
+            || try_kubectl(&can, None).ok(),
+            String::new,
+        );
+    }
+
+    /// Makes an object in this namespace.
+    pub(crate) fn create(&self, object: &Value) {
+        let text = object.to_string();
+        kubectl(&["-n", &self.name, "create", "-f", "-"], Some(&text));
+    }
+
     /// kubectl in this namespace.
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
         kubectl(&[&["-n", &self.name], arguments].concat(), None)
@@ -181,6 +220,16 @@ impl Namespace {
         );
     }
 
+    /// Waits until there are no objects of these kinds.
+    pub(crate) fn wait_until_gone(&self, kinds: &str) {
+        eventually(
+            &format!("no {kinds}"),
+            SOON,
+            || self.list(kinds).is_empty().then_some(()),
+            || self.story(),
+        );
+    }
+
     /// What there is, for the story of a failed test.
     pub(crate) fn story(&self) -> String {
         let list = try_kubectl(&["-n", &self.name, "get", KINDS, "-o", "wide"], None);
@@ -200,6 +249,12 @@ impl Namespace {
             events.unwrap_or_else(|e| e)
         )
     }
+}
+
+fn random() -> u32 {
+    let mut random = [0u8; 4];
+    getrandom::fill(&mut random).expect("the kernel has a source of randomness");
+    u32::from_be_bytes(random)
 }
 
 impl Drop for Namespace {
@@ -254,7 +309,7 @@ fn write_kubeconfig(namespace: &str, dir: &Path) -> PathBuf {
             None,
         )
     };
-    let config = serde_json::json!({
+    let config = json!({
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "test",

@@ -47,11 +47,16 @@ impl Builder {
 
     /// Starts it and does not wait for anything.
     pub(crate) fn spawn(self) -> Daemon {
+        self.spawn_with(&["run"])
+    }
+
+    /// The same with other arguments.
+    pub(crate) fn spawn_with(self, arguments: &[&str]) -> Daemon {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let log = dir.path().join("log");
         let file = File::create(&log).expect("the directory is writable");
         let child = Command::new(&self.program)
-            .arg("run")
+            .args(arguments)
             .env_clear()
             .envs(&self.environment)
             .stdin(Stdio::null())

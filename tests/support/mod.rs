@@ -8,8 +8,10 @@
 
 pub(crate) mod cluster;
 pub(crate) mod daemon;
+pub(crate) mod proxy;
 pub(crate) mod repository;
 pub(crate) mod stage;
+pub(crate) mod tls;
 
 use std::time::{Duration, Instant};
 

@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use super::cluster::{Namespace, host_address};
-use super::daemon;
+use super::proxy::Proxy;
 use super::repository::Repository;
+use super::{MINUTES, daemon};
 use crate::frontend::Frontend;
+use crate::frontend::record::{JobRef, JobState, JobView};
 use crate::frontend::spec::{JobSpec, StepSpec};
 
 /// Image with bash, git and coreutils.
@@ -79,7 +81,14 @@ impl Stage {
             // Many executors run on this machine at once.
             .env("EXECUTOR_METRICS_ADDR", "127.0.0.1:0")
             .env("EXECUTOR_WORKSPACE_IMAGE", EXECUTOR_IMAGE)
+            .env("EXECUTOR_STATE_DIR", "none")
             .env("RUST_LOG", "warn,executor=debug")
+    }
+
+    /// The same, which reaches the API server through a proxy.
+    pub(crate) fn executor_through(&self, proxy: &Proxy) -> daemon::Builder {
+        self.executor()
+            .env("EXECUTOR_KUBERNETES_CONFIG_PATH", proxy.kubeconfig())
     }
 
     /// A job on the stage's repository, without steps yet.
@@ -88,6 +97,19 @@ impl Stage {
             .repository(REPOSITORY, &self.repository.head())
             .directory("repository")
             .shallow(true)
+    }
+
+    /// Runs a job to its end, which must be a good one.
+    pub(crate) fn complete(&self, spec: JobSpec) -> JobView {
+        self.wait_complete(self.frontend.enqueue(spec))
+    }
+
+    /// Waits for the end of a job, which must be a good one.
+    pub(crate) fn wait_complete(&self, job: JobRef) -> JobView {
+        let job = self.frontend.wait_finished(job, MINUTES);
+        let is_complete = matches!(job.state, JobState::Completed);
+        assert!(is_complete, "{:?}\n{}", job.state, job.log_text());
+        job
     }
 
     /// What must be true after every test: nothing left, no rule broken.
@@ -100,6 +122,22 @@ impl Stage {
             violations.join("\n")
         );
     }
+}
+
+/// The lines that a step printed.
+pub(crate) fn lines<'a>(job: &'a JobView, key: &str) -> Vec<&'a str> {
+    let entry = job.log(&format!("step.kubernetes.{key}"));
+    let entry = entry.unwrap_or_else(|| panic!("{key} did not run\n{}", job.log_text()));
+    let lines = entry.out.split_terminator('\n');
+    let unmarked = lines.map(|line| line.strip_prefix("stdout: "));
+    unmarked
+        .map(|line| line.unwrap_or_else(|| panic!("every line is marked: {}", entry.out)))
+        .collect()
+}
+
+/// A step that does not trace its commands.
+pub(crate) fn quiet(key: &str, image: &str) -> StepSpec {
+    StepSpec::new(key, image).command("{ set +x; } 2>/dev/null")
 }
 
 /// A step in the tiny image.

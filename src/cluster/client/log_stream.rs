@@ -1,4 +1,4 @@
-//! Follows the log of one container and hands its bytes to a blocking reader.
+//! Streams the log of one container and hands its bytes to a blocking reader.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::metrics::calls::ClusterMetrics;
 const CHUNKS_MAX: usize = 4;
 const CHUNK_BYTES_MAX: usize = 16 * 1024;
 
-/// A log that is being followed. Dropping it ends the stream.
+/// A log that is being read. Dropping it ends the stream.
 pub struct LogStream {
     events: Receiver<LogEvent>,
     task: AbortHandle,
@@ -47,20 +47,12 @@ impl LogStream {
         runtime: &Runtime,
         pods: Api<core::Pod>,
         pod: &str,
-        container: &str,
-        since: Option<Timestamp>,
+        params: LogParams,
         metrics: ClusterMetrics,
     ) -> LogStream {
         // The places bound the chunks, and one more is for the end: so a send
         // never blocks the runtime's thread.
         let (sender, events) = bounded(CHUNKS_MAX + 1);
-        let params = LogParams {
-            container: Some(container.to_string()),
-            follow: true,
-            timestamps: true,
-            since_time: since,
-            ..LogParams::default()
-        };
         let pod = pod.to_string();
         let task = runtime.spawn(async move {
             let end = follow(&pods, &pod, &params, &metrics, &sender).await;
@@ -82,6 +74,18 @@ impl LogStream {
 impl Drop for LogStream {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// A container's log from a whole second on, or from its first byte: to its
+/// end, or as far as it is there.
+pub(super) fn params(container: &str, since: Option<Timestamp>, follow: bool) -> LogParams {
+    LogParams {
+        container: Some(container.to_string()),
+        follow,
+        timestamps: true,
+        since_time: since,
+        ..LogParams::default()
     }
 }
 

@@ -2,25 +2,33 @@
 //!
 //! This folder alone holds `async`. The runtime has one thread of its own,
 //! which drives connections, the watch (`watch.rs`), log streams
-//! (`log_stream.rs`) and questions (`inquiry.rs`); a call blocks the thread that makes it and has a
-//! timeout. Calls are tried once: the worker owns the outcome.
+//! (`log_stream.rs`) and questions (`inquiry.rs`); a call blocks the thread
+//! that makes it and has a timeout. Calls are tried once: the worker owns the
+//! outcome.
 
+mod busy;
 pub mod inquiry;
+pub mod inspect;
 pub mod log_stream;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod watch;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube_client::api::{Api, DeleteParams, ListParams, PostParams};
+use kube_client::api::{Api, DeleteParams, ListParams, LogParams, PostParams};
+use kube_client::client::ClientBuilder;
 use kube_client::config::{KubeConfigOptions, Kubeconfig};
 use kube_client::{Client, Config, Resource};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 use tokio::time::error::Elapsed;
@@ -36,12 +44,15 @@ use crate::metrics::calls::{ClusterMetrics, RequestResult};
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection that does not stand by then has failed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Secrets of one job that are created at the same time. Each may be 1 MiB.
+const SECRETS_AT_ONCE: usize = 4;
 
 /// The cluster, as far as an executor uses it. Shared by all workers.
 pub struct KubeCluster {
     // Dropped last: the watch and the streams live on it.
     runtime: Arc<Runtime>,
     client: Client,
+    server: String,
     namespace: String,
     rights: Arc<Rights>,
     metrics: ClusterMetrics,
@@ -75,20 +86,30 @@ impl KubeCluster {
             .enable_all()
             .build()
             .map_err(|error| fail(error.to_string()))?;
-        let client = runtime.block_on(async {
+        let (client, server) = runtime.block_on(async {
             let mut config = load_config(settings).await.map_err(fail)?;
             config.connect_timeout = Some(CONNECT_TIMEOUT);
             config.default_retry = false;
-            Client::try_from(config).map_err(|error| fail(chain(&error)))
+            let server = config.cluster_url.to_string();
+            let server = server.trim_end_matches('/').to_string();
+            let builder = ClientBuilder::try_from(config).map_err(|error| fail(chain(&error)))?;
+            let client = builder.with_layer(&busy::layer()).build();
+            Ok((client, server))
         })?;
         let namespace = settings.namespace.clone();
         Ok(KubeCluster {
             runtime: Arc::new(runtime),
             client,
+            server,
             namespace,
             rights: Arc::default(),
             metrics: metrics.clone(),
         })
+    }
+
+    /// Address of the API server.
+    pub fn server(&self) -> &str {
+        &self.server
     }
 
     /// Namespace in which everything is made.
@@ -116,42 +137,72 @@ impl KubeCluster {
             call,
             async move { pods.get(&pod_name).await },
         )?;
-        let spec = pod.spec.unwrap_or_default();
-        let ours = |container: &&core::Container| container.name.contains("executor");
-        let container = spec
-            .containers
-            .iter()
-            .find(ours)
-            .or(spec.containers.first());
-        Ok(OwnPod {
-            image: container
-                .and_then(|container| container.image.clone())
-                .unwrap_or_default(),
-            pull_secrets: spec
-                .image_pull_secrets
-                .into_iter()
-                .flatten()
-                .map(|s| s.name)
-                .collect(),
-            owner: OwnerReference {
-                api_version: "v1".to_string(),
-                kind: "Pod".to_string(),
-                name: name.to_string(),
-                uid: pod.metadata.uid.unwrap_or_default(),
-                ..OwnerReference::default()
-            },
-        })
+        Ok(own_pod(pod))
     }
 
-    /// Creates a Secret. One that is there already is ours: names are new for
-    /// every attempt, so an earlier try must have got through.
-    pub fn create_secret(&self, secret: &core::Secret) -> Result<(), ClusterError> {
-        self.create("Secret", secret, secret.metadata.name.as_deref())
+    /// Creates a Job and gives its UID. One that is there already is ours:
+    /// names are new for every attempt, so an earlier try must have got
+    /// through, whose answer was lost.
+    pub fn create_job(&self, job: &batch::Job) -> Result<String, ClusterError> {
+        let api = self.api::<batch::Job>();
+        let name = job.metadata.name.as_deref().unwrap_or_default();
+        let call = format!("create Job {name}");
+        let created = self.block(("create", "jobs"), call, async {
+            api.create(&PostParams::default(), job).await
+        });
+        match created {
+            Ok(job) => Ok(job.metadata.uid.unwrap_or_default()),
+            Err(error) if error.is_there_already() => self.job_uid(name),
+            Err(error) => Err(error),
+        }
     }
 
-    /// Creates a Job; one that is there already is ours.
-    pub fn create_job(&self, job: &batch::Job) -> Result<(), ClusterError> {
-        self.create("Job", job, job.metadata.name.as_deref())
+    /// UID of a Job. Reading it is not among the released permissions, but
+    /// who may delete may also ask what a deletion would delete.
+    fn job_uid(&self, name: &str) -> Result<String, ClusterError> {
+        let api = self.api::<batch::Job>();
+        let dry_run = DeleteParams {
+            dry_run: true,
+            ..DeleteParams::background()
+        };
+        let call = format!("learn the UID of Job {name} by a dry run of its deletion");
+        let answer = self.block(("delete", "jobs"), call, async {
+            api.delete(name, &dry_run).await
+        })?;
+        let uid = answer.either(
+            |job| job.metadata.uid,
+            |status| status.details.map(|details| details.uid),
+        );
+        Ok(uid.unwrap_or_default())
+    }
+
+    /// Creates Secrets, several at once. One that is there already is ours, as
+    /// with Jobs. After an error, some of the others may be there or not.
+    pub fn create_secrets(&self, secrets: &[core::Secret]) -> Result<(), ClusterError> {
+        let api = self.api::<core::Secret>();
+        let create = |secret| {
+            let api = api.clone();
+            async move { self.create_secret(&api, secret).await }
+        };
+        self.runtime.block_on(
+            stream::iter(secrets.iter().map(create))
+                .buffer_unordered(SECRETS_AT_ONCE)
+                .try_collect(),
+        )
+    }
+
+    async fn create_secret(
+        &self,
+        api: &Api<core::Secret>,
+        secret: &core::Secret,
+    ) -> Result<(), ClusterError> {
+        let name = secret.metadata.name.as_deref().unwrap_or_default();
+        let call = format!("create Secret {name}");
+        let create = async { api.create(&PostParams::default(), secret).await };
+        match self.timed(("create", "secrets"), call, create).await {
+            Err(error) if !error.is_there_already() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Deletes a Job and, in the background, its pod. One that is gone is fine.
@@ -165,14 +216,14 @@ impl KubeCluster {
     }
 
     /// Starts the one watch over all pods with this label value.
-    pub fn watch_pods(&self, instance: &str) -> PodWatch {
-        PodWatch::start(
+    pub fn start_watch(&self, watch: &mut PodWatch, instance: &str) {
+        watch.start(
             &self.runtime,
             self.client.clone(),
             &self.namespace,
             instance,
             self.metrics.clone(),
-        )
+        );
     }
 
     /// Follows the log of a container, from `since` or from the first byte.
@@ -182,9 +233,22 @@ impl KubeCluster {
         container: &str,
         since: Option<jiff::Timestamp>,
     ) -> LogStream {
+        self.stream_log(pod, log_stream::params(container, since, true))
+    }
+
+    /// Reads the log of a container as far as it is there.
+    pub fn read_log(
+        &self,
+        pod: &str,
+        container: &str,
+        since: Option<jiff::Timestamp>,
+    ) -> LogStream {
+        self.stream_log(pod, log_stream::params(container, since, false))
+    }
+
+    fn stream_log(&self, pod: &str, params: LogParams) -> LogStream {
         let pods = self.api::<core::Pod>();
-        let metrics = self.metrics.clone();
-        LogStream::start(&self.runtime, pods, pod, container, since, metrics)
+        LogStream::start(&self.runtime, pods, pod, params, self.metrics.clone())
     }
 
     /// Asks for what a pod's status does not tell; `None` if we may not know.
@@ -203,25 +267,6 @@ impl KubeCluster {
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
         Api::namespaced(self.client.clone(), &self.namespace)
-    }
-
-    fn create<K>(&self, kind: &str, object: &K, name: Option<&str>) -> Result<(), ClusterError>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + Serialize
-            + DeserializeOwned
-            + std::fmt::Debug,
-    {
-        let api = self.api::<K>();
-        let call = format!("create {kind} {}", name.unwrap_or_default());
-        let created = self.block(("create", &K::plural(&())), call, async move {
-            api.create(&PostParams::default(), object).await.map(drop)
-        });
-        match created {
-            Err(error) if error.is_conflict() => Ok(()),
-            other => other,
-        }
     }
 
     fn delete<K>(&self, kind: &str, name: &str) -> Result<(), ClusterError>
@@ -244,28 +289,76 @@ impl KubeCluster {
         }
     }
 
-    /// The one place where a thread waits for the runtime. Verb and resource
-    /// are those of a Role.
+    /// Makes a call and counts it; the thread waits for the runtime. Verb and
+    /// resource are those of a Role.
     fn block<T>(
+        &self,
+        request: (&str, &str),
+        call: String,
+        future: impl Future<Output = Result<T, kube_client::Error>>,
+    ) -> Result<T, ClusterError> {
+        self.runtime.block_on(self.timed(request, call, future))
+    }
+
+    /// One request, limited in time and counted.
+    async fn timed<T>(
         &self,
         (verb, resource): (&str, &str),
         call: String,
         future: impl Future<Output = Result<T, kube_client::Error>>,
     ) -> Result<T, ClusterError> {
-        let timed = async { tokio::time::timeout(CALL_TIMEOUT, future).await };
-        let answer = self.runtime.block_on(timed);
+        let answer = tokio::time::timeout(CALL_TIMEOUT, future).await;
         self.metrics.requested(verb, resource, result_of(&answer));
-        match answer {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(ClusterError {
-                call,
-                kind: kind_of(error),
-            }),
-            Err(_) => Err(ClusterError {
-                call,
-                kind: ClusterErrorKind::Unreachable(format!("no answer in {CALL_TIMEOUT:?}")),
-            }),
-        }
+        outcome(call, CALL_TIMEOUT, answer)
+    }
+
+    /// The one place where a thread waits for the runtime.
+    fn wait<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
+        self.runtime
+            .block_on(async { tokio::time::timeout(limit, future).await })
+    }
+}
+
+/// What came of a call with a limit of time.
+fn outcome<T>(
+    call: String,
+    limit: Duration,
+    answer: Result<Result<T, kube_client::Error>, Elapsed>,
+) -> Result<T, ClusterError> {
+    let kind = match answer {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => kind_of(error),
+        Err(_) => ClusterErrorKind::Unreachable(format!("no answer in {limit:.0?}")),
+    };
+    Err(ClusterError { call, kind })
+}
+
+/// What the executor's own Pod says of the pods that it makes.
+fn own_pod(pod: core::Pod) -> OwnPod {
+    let spec = pod.spec.unwrap_or_default();
+    let ours = |container: &&core::Container| container.name.contains("executor");
+    let container = spec
+        .containers
+        .iter()
+        .find(ours)
+        .or(spec.containers.first());
+    OwnPod {
+        image: container
+            .and_then(|container| container.image.clone())
+            .unwrap_or_default(),
+        pull_secrets: spec
+            .image_pull_secrets
+            .into_iter()
+            .flatten()
+            .map(|s| s.name)
+            .collect(),
+        owner: OwnerReference {
+            api_version: "v1".to_string(),
+            kind: "Pod".to_string(),
+            name: pod.metadata.name.unwrap_or_default(),
+            uid: pod.metadata.uid.unwrap_or_default(),
+            ..OwnerReference::default()
+        },
     }
 }
 
@@ -302,6 +395,7 @@ fn result_of<T>(answer: &Result<Result<T, kube_client::Error>, Elapsed>) -> Requ
     match answer {
         Ok(Ok(_)) => RequestResult::Done,
         Ok(Err(kube_client::Error::Api(_))) => RequestResult::Refused,
+        Ok(Err(error)) if busy::find(error).is_some() => RequestResult::Refused,
         Ok(Err(_)) | Err(_) => RequestResult::Unreachable,
     }
 }
@@ -314,7 +408,13 @@ fn kind_of(error: kube_client::Error) -> ClusterErrorKind {
             reason: status.reason.clone(),
             message: status.message.clone(),
         },
-        other => ClusterErrorKind::Unreachable(chain(&other)),
+        other => match busy::find(&other) {
+            Some(busy) => ClusterErrorKind::Busy {
+                status: busy.status,
+                stay_away: busy.stay_away,
+            },
+            None => ClusterErrorKind::Unreachable(chain(&other)),
+        },
     }
 }
 

@@ -9,19 +9,23 @@
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use futures::TryStreamExt;
+use futures::future::{self, Either};
 use kube_client::Client;
 use kube_client::api::{ListParams, WatchEvent, WatchParams};
 use kube_client::core::Request;
 use serde::Deserialize;
 use tokio::runtime::Runtime;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tokio::time::error::Elapsed;
 
 use crate::backoff::{self, Backoff};
-use crate::cluster::client::{CALL_TIMEOUT, chain, result_of};
+use crate::cluster::client::{CALL_TIMEOUT, kind_of, result_of};
+use crate::cluster::error::{ClusterError, ClusterErrorKind};
 use crate::cluster::names::INSTANCE_LABEL;
 use crate::cluster::status::{PodView, WatchedPod};
 use crate::metrics::calls::ClusterMetrics;
@@ -32,10 +36,17 @@ const WATCH_SECONDS: u32 = 240;
 /// that the connection is dead though nobody said so.
 const SILENCE_MAX: Duration = Duration::from_secs(130);
 
-/// The running watch; dropping it ends it.
+/// A watch that ends sooner did not work.
+const WATCH_AT_LEAST: Duration = Duration::from_secs(5);
+/// Between two lists that somebody asks for.
+const LISTS_APART: Duration = Duration::from_secs(3);
+const WATCH: &str = "watch the pods";
+
+/// The watch, once it is started; dropping it ends it.
+#[derive(Default)]
 pub struct PodWatch {
     subscribers: Arc<Subscribers>,
-    task: AbortHandle,
+    task: Option<AbortHandle>,
 }
 
 /// A worker's view of its pod; dropping it ends the subscription.
@@ -54,6 +65,12 @@ impl Subscription {
             .and_then(|subscriber| subscriber.last.clone())
     }
 
+    /// Asks for a new list, as the watch seems to have missed something. It is
+    /// made at once, or some seconds after the last one.
+    pub fn refresh(&self) {
+        self.subscribers.refresh.notify_one();
+    }
+
     /// The newest view, when there is one that was not read yet.
     pub fn views(&self) -> &Receiver<PodView> {
         &self.views
@@ -68,34 +85,41 @@ impl Drop for Subscription {
 
 impl PodWatch {
     pub(super) fn start(
+        &mut self,
         runtime: &Runtime,
         client: Client,
         namespace: &str,
         instance: &str,
         metrics: ClusterMetrics,
-    ) -> PodWatch {
-        let subscribers = Arc::new(Subscribers::default());
+    ) {
         let source = Source {
             client,
             requests: Request::new(format!("/api/v1/namespaces/{namespace}/pods")),
             selector: format!("{INSTANCE_LABEL}={instance}"),
             metrics,
         };
-        let task = runtime.spawn(keep_watching(source, Arc::clone(&subscribers)));
-        PodWatch {
-            subscribers,
-            task: task.abort_handle(),
-        }
+        let task = runtime.spawn(keep_watching(source, Arc::clone(&self.subscribers)));
+        self.task = Some(task.abort_handle());
     }
 
     /// Subscribes to the pod of a run. To miss nothing, subscribe before the
     /// Job is created.
     pub fn subscribe(&self, run: &str) -> Subscription {
+        self.subscribe_with(run, None)
+    }
+
+    /// Subscribes to a pod that was seen by a former process, before the watch
+    /// is started: if the first list does not have it, it is gone.
+    pub fn subscribe_again(&self, run: &str, name: &str, uid: &str) -> Subscription {
+        self.subscribe_with(run, Some(PodView::unseen(name, uid)))
+    }
+
+    fn subscribe_with(&self, run: &str, last: Option<PodView>) -> Subscription {
         let (sender, views) = bounded(1);
         let subscriber = Subscriber {
             sender,
             views: views.clone(),
-            last: None,
+            last,
         };
         self.subscribers.lock().insert(run.to_string(), subscriber);
         Subscription {
@@ -108,12 +132,18 @@ impl PodWatch {
 
 impl Drop for PodWatch {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
 #[derive(Default)]
-struct Subscribers(Mutex<HashMap<String, Subscriber>>);
+struct Subscribers {
+    by_run: Mutex<HashMap<String, Subscriber>>,
+    /// Asks for a new list.
+    refresh: Notify,
+}
 
 struct Subscriber {
     sender: Sender<PodView>,
@@ -124,7 +154,7 @@ struct Subscriber {
 
 impl Subscribers {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Subscriber>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_run.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn publish(&self, pod: &WatchedPod, gone: bool) {
@@ -148,15 +178,15 @@ impl Subscribers {
 }
 
 impl Subscriber {
+    /// A second pod of the same Job would be somebody else's doing; it must not
+    /// hide what becomes of the first one.
     fn publish(&mut self, view: PodView) {
+        if self.last.as_ref().is_some_and(|last| last.uid != view.uid) {
+            log::warn!("Ignoring pod {}: its job runs in another one.", view.name);
+            return;
+        }
         let view = match self.last.take() {
-            Some(known) => {
-                if known.uid != view.uid {
-                    let (other, ours) = (&view.name, &known.name);
-                    log::warn!("Ignoring pod {other}: the job runs in pod {ours}.");
-                }
-                known.followed_by(view)
-            }
+            Some(known) => known.followed_by(view),
             None => view,
         };
         self.last = Some(view.clone());
@@ -190,10 +220,10 @@ struct ListMetadata {
 async fn keep_watching(source: Source, subscribers: Arc<Subscribers>) {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
     loop {
-        match list_and_watch(&source, &subscribers).await {
-            Ok(()) => backoff.reset(),
-            Err(problem) => {
-                let wait = backoff.next(backoff::random());
+        match list_and_watch(&source, &subscribers, &mut backoff).await {
+            Ok(()) => {}
+            Err(error) => {
+                let wait = backoff.next(backoff::random()).max(error.stay_away());
                 // One break is everyday life of a cluster; more are an outage.
                 let level = if backoff.failures() > 1 {
                     log::Level::Warn
@@ -202,7 +232,7 @@ async fn keep_watching(source: Source, subscribers: Arc<Subscribers>) {
                 };
                 log::log!(
                     level,
-                    "The watch of pods broke, next try in {wait:.1?}: {problem}."
+                    "The watch of pods broke, next try in {wait:.1?}: {error}."
                 );
                 tokio::time::sleep(wait).await;
             }
@@ -211,17 +241,16 @@ async fn keep_watching(source: Source, subscribers: Arc<Subscribers>) {
 }
 
 /// Lists everything, then follows changes until the server ends the watch.
-async fn list_and_watch(source: &Source, subscribers: &Subscribers) -> Result<(), String> {
+async fn list_and_watch(
+    source: &Source,
+    subscribers: &Subscribers,
+    backoff: &mut Backoff,
+) -> Result<(), ClusterError> {
     let list = ListParams::default().labels(&source.selector);
-    let request = source
-        .requests
-        .list(&list)
-        .map_err(|error| error.to_string())?;
+    let request = source.requests.list(&list).map_err(not_a_request)?;
     let answer = tokio::time::timeout(CALL_TIMEOUT, source.client.request(request)).await;
     source.metrics.requested("list", "pods", result_of(&answer));
-    let pods: PodList = answer
-        .map_err(|_| "no answer to the list".to_string())?
-        .map_err(|error| chain(&error))?;
+    let pods: PodList = answered("list the pods", answer)?;
     source.metrics.watched();
     for pod in &pods.items {
         subscribers.publish(pod, false);
@@ -233,32 +262,45 @@ async fn list_and_watch(source: &Source, subscribers: &Subscribers) -> Result<()
             .map(|pod| pod.metadata.uid.clone())
             .collect(),
     );
-    watch(source, subscribers, &pods.metadata.resource_version).await
+    watch(
+        source,
+        subscribers,
+        &pods.metadata.resource_version,
+        backoff,
+    )
+    .await
 }
 
-async fn watch(source: &Source, subscribers: &Subscribers, version: &str) -> Result<(), String> {
+async fn watch(
+    source: &Source,
+    subscribers: &Subscribers,
+    version: &str,
+    backoff: &mut Backoff,
+) -> Result<(), ClusterError> {
     let params = WatchParams::default()
         .labels(&source.selector)
         .timeout(WATCH_SECONDS);
     let request = source
         .requests
         .watch(&params, version)
-        .map_err(|error| error.to_string())?;
+        .map_err(not_a_request)?;
     let opening = source.client.request_events::<WatchedPod>(request);
     let answer = tokio::time::timeout(CALL_TIMEOUT, opening).await;
     source
         .metrics
         .requested("watch", "pods", result_of(&answer));
-    let events = answer
-        .map_err(|_| "no answer to the watch".to_string())?
-        .map_err(|error| chain(&error))?;
-    let mut events = pin!(events);
+    let mut events = pin!(answered(WATCH, answer)?);
+    let began = Instant::now();
+    let mut asked = pin!(async {
+        tokio::time::sleep(LISTS_APART).await;
+        subscribers.refresh.notified().await;
+    });
     loop {
-        let event = tokio::time::timeout(SILENCE_MAX, events.try_next())
-            .await
-            .map_err(|_| "the connection was silent for too long".to_string())?
-            .map_err(|error| chain(&error))?;
-        source.metrics.watched();
+        let next = pin!(tokio::time::timeout(SILENCE_MAX, events.try_next()));
+        let event = match future::select(next, asked.as_mut()).await {
+            Either::Left((event, _)) => answered(WATCH, event)?,
+            Either::Right(_) => return Ok(()),
+        };
         match event {
             Some(WatchEvent::Added(pod) | WatchEvent::Modified(pod)) => {
                 subscribers.publish(&pod, false);
@@ -266,8 +308,44 @@ async fn watch(source: &Source, subscribers: &Subscribers, version: &str) -> Res
             Some(WatchEvent::Deleted(pod)) => subscribers.publish(&pod, true),
             Some(WatchEvent::Bookmark(_)) => {}
             // «Too old» (410) is one of them: the next list starts from now.
-            Some(WatchEvent::Error(status)) => return Err(status.message.clone()),
+            Some(WatchEvent::Error(status)) => {
+                let error = kube_client::Error::Api(status);
+                return Err(failed(WATCH, kind_of(error)));
+            }
+            None if began.elapsed() < WATCH_AT_LEAST => {
+                let cause = "it ended at once".to_string();
+                return Err(failed(WATCH, ClusterErrorKind::Unreachable(cause)));
+            }
             None => return Ok(()),
         }
+        source.metrics.watched();
+        // Only now is it certain that watching works again.
+        backoff.reset();
+    }
+}
+
+/// What a call, or a part of its answer, brought in time.
+fn answered<T>(
+    call: &str,
+    answer: Result<Result<T, kube_client::Error>, Elapsed>,
+) -> Result<T, ClusterError> {
+    match answer {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(failed(call, kind_of(error))),
+        Err(_) => {
+            let silence = "the connection was silent for too long".to_string();
+            Err(failed(call, ClusterErrorKind::Unreachable(silence)))
+        }
+    }
+}
+
+fn not_a_request(error: kube_client::core::request::Error) -> ClusterError {
+    failed(WATCH, ClusterErrorKind::Configuration(error.to_string()))
+}
+
+fn failed(call: &str, kind: ClusterErrorKind) -> ClusterError {
+    ClusterError {
+        call: call.to_string(),
+        kind,
     }
 }

@@ -4,7 +4,7 @@
 //! One Secret or more carry what only the container that makes the workspace
 //! may see, and environment values that must not be in a pod's specification;
 //! one Job has one pod, whose init containers are the workspace and all steps
-//! but the last.
+//! but the last. The Job owns the Secrets: however it goes, they go with it.
 
 mod placement;
 pub mod pod;
@@ -51,7 +51,8 @@ pub struct Setting<'a> {
     pub workspace_image: &'a str,
     /// Pull secrets of that image, beside the configured ones.
     pub workspace_pull_secrets: &'a [String],
-    /// The executor's own Pod, where known and in the same namespace.
+    /// Owner of the Job: the executor's own Pod, where known and in the same
+    /// namespace.
     pub owner: Option<&'a OwnerReference>,
     /// What must not be seen in the cluster.
     pub redactions: &'a Redactions,
@@ -64,12 +65,44 @@ pub struct Setting<'a> {
 pub struct Plan {
     /// Name of the attempt, and of the Job.
     pub run: String,
-    /// Created before the Job, deleted after it.
+    /// In the order of their creation, which is after the Job's; deleted after
+    /// it too.
     pub secrets: Vec<core::Secret>,
+    /// How many of them, at the end, hold the workspace specification.
+    pub(in crate::cluster) workspace_parts: usize,
     /// The Job.
     pub job: batch::Job,
     /// The pod's containers in the order in which they run.
     pub containers: Vec<PlannedContainer>,
+}
+
+impl Plan {
+    /// Makes the Job with this UID the owner of the Secrets, so that whatever
+    /// removes it (its deletion, its TTL, its own owner) removes them. The
+    /// cluster needs no permission of ours for that, and we none for a
+    /// reference that does not hold the Job back.
+    pub fn own_secrets(&mut self, job_uid: &str) {
+        let owner = OwnerReference {
+            api_version: "batch/v1".to_string(),
+            kind: "Job".to_string(),
+            name: self.run.clone(),
+            uid: job_uid.to_string(),
+            ..OwnerReference::default()
+        };
+        for secret in &mut self.secrets {
+            secret.metadata.owner_references = Some(vec![owner.clone()]);
+        }
+    }
+
+    /// The Secrets in two batches: the second one is for when the first one is
+    /// there. It holds the volume without which no container of the pod can
+    /// start, so that none can miss what is in the first one.
+    pub fn secret_batches(&self) -> [&[core::Secret]; 2] {
+        let (first, second) = self
+            .secrets
+            .split_at(self.secrets.len() - self.workspace_parts);
+        [first, second]
+    }
 }
 
 /// A container, as the log knows it.
@@ -105,32 +138,39 @@ pub fn plan(job: &Job, setting: &Setting<'_>) -> Plan {
         )),
         spec: Some(pod::pod(job, setting, &steps, environments, &secrets)),
     };
-    let longest = setting
-        .job
-        .max_runtime
-        .as_secs()
-        .max(setting.job.deadline.as_secs());
-    let spec = batch::JobSpec {
-        active_deadline_seconds: Some(longest as i64 + NET_SECONDS),
-        backoff_limit: Some(0),
-        // A second pod could start while the first one still ends.
-        pod_replacement_policy: Some("Failed".to_string()),
-        ttl_seconds_after_finished: Some(TTL_SECONDS),
-        template,
-        ..batch::JobSpec::default()
-    };
     Plan {
         run: setting.run.clone(),
-        job: batch::Job {
-            metadata: with_annotations(
-                &setting.job.job_annotations,
-                metadata(job, setting, Some(setting.run.clone())),
-            ),
-            spec: Some(spec),
-            status: None,
-        },
+        workspace_parts: secrets.workspace.len(),
+        job: kubernetes_job(job, setting, template),
         secrets: secrets.into_objects(),
         containers,
+    }
+}
+
+fn kubernetes_job(job: &Job, setting: &Setting<'_>, template: core::PodTemplateSpec) -> batch::Job {
+    let settings = setting.job;
+    let longest = settings.max_runtime.max(settings.deadline).as_secs();
+    // What is kept is for a person, who alone decides when it goes.
+    let keep = settings.keep_jobs;
+    let owner = setting.owner.filter(|_| !keep);
+    batch::Job {
+        metadata: ObjectMeta {
+            owner_references: owner.map(|owner| vec![owner.clone()]),
+            ..with_annotations(
+                &settings.job_annotations,
+                metadata(job, setting, Some(setting.run.clone())),
+            )
+        },
+        spec: Some(batch::JobSpec {
+            active_deadline_seconds: Some(longest as i64 + NET_SECONDS),
+            backoff_limit: Some(0),
+            // A second pod could start while the first one still ends.
+            pod_replacement_policy: Some("Failed".to_string()),
+            ttl_seconds_after_finished: (!keep).then_some(TTL_SECONDS),
+            template,
+            ..batch::JobSpec::default()
+        }),
+        status: None,
     }
 }
 
@@ -194,16 +234,11 @@ fn metadata(job: &Job, setting: &Setting<'_>, name: Option<String>) -> ObjectMet
             annotations.insert(key.to_string(), value.clone());
         }
     }
-    let owned = name.is_some();
     ObjectMeta {
         namespace: name.is_some().then(|| setting.namespace.to_string()),
         name,
         labels: Some(labels),
         annotations: Some(annotations),
-        owner_references: setting
-            .owner
-            .filter(|_| owned)
-            .map(|owner| vec![owner.clone()]),
         ..ObjectMeta::default()
     }
 }

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::cluster::names::{RUN_LABEL, SETUP_CONTAINER};
+use crate::cluster::names::{RUN_LABEL, SETUP_CONTAINER, SPEC_VOLUME, WORKSPACE, WORKSPACE_VOLUME};
 use crate::cluster::plan::secrets::{JobSecrets, environment_secret};
 use crate::cluster::plan::{NamedStep, Setting, placement, script};
 use crate::job::{Job, Step};
@@ -16,10 +16,6 @@ use crate::workspace::SPEC_DIR;
 /// How long containers have after a cancellation, in seconds. Steps are shell
 /// scripts, which as first process of a container do not hear SIGTERM anyway.
 const GRACE_SECONDS: i64 = 2;
-/// Name of the volume that all containers share.
-pub const WORKSPACE_VOLUME: &str = "job-data";
-/// Name of the volume that tells how to make the workspace.
-pub const SPEC_VOLUME: &str = "job-spec";
 
 /// The environment of one step, and those of its values that go in a Secret.
 pub struct Environment {
@@ -225,8 +221,8 @@ fn step_container(
 fn container(setting: &Setting<'_>, name: &str, image: &str, dir: &str) -> core::Container {
     let settings = setting.job;
     let directory = match dir {
-        "" => script::WORKSPACE.to_string(),
-        dir => format!("{}/{dir}", script::WORKSPACE),
+        "" => WORKSPACE.to_string(),
+        dir => format!("{}/{dir}", WORKSPACE),
     };
     core::Container {
         name: name.to_string(),
@@ -261,7 +257,7 @@ fn container(setting: &Setting<'_>, name: &str, image: &str, dir: &str) -> core:
 fn mounts(setting: &Setting<'_>) -> Vec<core::VolumeMount> {
     let mut mounts = vec![core::VolumeMount {
         name: WORKSPACE_VOLUME.to_string(),
-        mount_path: script::WORKSPACE.to_string(),
+        mount_path: WORKSPACE.to_string(),
         ..core::VolumeMount::default()
     }];
     mounts.extend_from_slice(setting.job.volumes.mounts.items());

@@ -1,13 +1,14 @@
 //! The shell script of a step, and what runs it.
 
+use crate::cluster::names::WORKSPACE;
 use crate::job::{Job, Step};
 
-/// Where the workspace is mounted in every container.
-pub const WORKSPACE: &str = "/job";
 /// Directory of the step scripts, relative to the workspace.
 const SCRIPT_DIR: &str = ".sourcegraph-executor";
 /// Key of the step by which the server applies what earlier steps changed.
 const CACHED_DIFF_KEY: &str = "apply-diff";
+/// How keys end of the steps in whose output the server looks for events.
+const EVENTS_SUFFIX: &str = ".post";
 
 /// Path of a step's script, relative to the workspace.
 pub fn path(job: &Job, index: usize) -> String {
@@ -50,12 +51,23 @@ pub fn command(job: &Job, index: usize) -> Vec<String> {
 /// 2.38 on works by the environment that every step has; an older one heeds
 /// only its files when it looks whether a repository may be trusted, so its
 /// user's file gets a line, in a container that nobody uses again.
+///
+/// The runtime reads the two streams of a container side by side, in pieces
+/// of 16 KiB, so a line of one stream can end up inside of a long line of the
+/// other. In a step whose output the server reads, where each line is an
+/// event, both are one stream, which keeps lines whole. Elsewhere they stay
+/// apart: there programs write pieces of lines to one while others use the
+/// other, and no line has to be whole.
 pub fn script(step: &Step) -> String {
     let key = single_quoted(&step.key);
     let commands = step.commands.join("\n");
     let is_owner = match step.key.as_str() {
         CACHED_DIFF_KEY => "false".to_string(),
         _ => format!("[ -O {WORKSPACE}/{SCRIPT_DIR} ]"),
+    };
+    let join_streams = match step.key.ends_with(EVENTS_SUFFIX) {
+        true => "exec 2>&1\n",
+        false => "",
     };
     format!(
         r#"if [ "${{1-}}" != skip-check ]; then
@@ -81,7 +93,7 @@ pub fn script(step: &Step) -> String {
   set --
 fi
 set +e
-set -x
+{join_streams}set -x
 
 {commands}
 "#
@@ -214,6 +226,20 @@ mod tests {
         assert_eq!(
             path(&job, 2),
             ".sourcegraph-executor/7.2_git.example.org__(HOME)_cart@9c1e.sh"
+        );
+    }
+
+    #[test]
+    fn events_share_one_stream_with_the_trace() {
+        let commands = ["echo event", "echo more >&2"];
+        let events = "+ echo event\nevent\n+ echo more\nmore\n";
+        assert_eq!(
+            run("/bin/sh", "step.0.post", &commands, None),
+            (0, events.to_string())
+        );
+        assert_eq!(
+            run("/bin/sh", "step.0.run", &commands, None),
+            (0, "event\n".to_string())
         );
     }
 

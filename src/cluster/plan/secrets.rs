@@ -23,7 +23,7 @@ pub struct JobSecrets {
 }
 
 impl JobSecrets {
-    /// The objects to create.
+    /// The objects to create, those of the workspace last.
     pub fn into_objects(self) -> Vec<core::Secret> {
         self.objects
     }
@@ -37,19 +37,6 @@ pub fn environment_secret(run: &str) -> String {
 /// Makes the Secrets of a job.
 pub fn secrets(job: &Job, setting: &Setting<'_>, environments: &[Environment]) -> JobSecrets {
     let mut objects = Vec::new();
-    let mut workspace = Vec::new();
-    for (index, part) in workspace_spec(job, setting).pack().into_iter().enumerate() {
-        let name = format!("{}-workspace-{index}", setting.run);
-        let key = WorkspaceSpec::part_name(index);
-        objects.push(secret(
-            job,
-            setting,
-            &name,
-            [(key.clone(), part)].into(),
-            None,
-        ));
-        workspace.push((name, key));
-    }
     let hidden: BTreeMap<String, Vec<u8>> = environments
         .iter()
         .flat_map(|environment| environment.hidden.iter())
@@ -70,6 +57,19 @@ pub fn secrets(job: &Job, setting: &Setting<'_>, environments: &[Environment]) -
         objects.push(secret(job, setting, &name, data.into(), kind));
         name
     });
+    let mut workspace = Vec::new();
+    for (index, part) in workspace_spec(job, setting).pack().into_iter().enumerate() {
+        let name = format!("{}-workspace-{index}", setting.run);
+        let key = WorkspaceSpec::part_name(index);
+        objects.push(secret(
+            job,
+            setting,
+            &name,
+            [(key.clone(), part)].into(),
+            None,
+        ));
+        workspace.push((name, key));
+    }
     JobSecrets {
         workspace,
         registry,

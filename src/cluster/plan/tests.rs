@@ -163,8 +163,14 @@ fn metadata(name: &str) -> Value {
         "namespace": "jobs",
         "labels": labels(),
         "annotations": annotations(),
-        "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "executor-0", "uid": "u-1"}],
     })
+}
+
+/// The same with an owner.
+fn owned_metadata(name: &str, owner: Value) -> Value {
+    let mut metadata = metadata(name);
+    metadata["ownerReferences"] = json!([owner]);
+    metadata
 }
 
 fn resources() -> Value {
@@ -198,7 +204,10 @@ fn every_field_of_the_job_is_planned() {
     let expected = json!({
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": metadata(RUN),
+        "metadata": owned_metadata(
+            RUN,
+            json!({"apiVersion": "v1", "kind": "Pod", "name": "executor-0", "uid": "u-1"}),
+        ),
         "spec": {
             "activeDeadlineSeconds": 2400,
             "backoffLimit": 0,
@@ -275,39 +284,58 @@ fn every_field_of_the_job_is_planned() {
 }
 
 #[test]
+fn only_a_person_removes_kept_jobs() {
+    let settings = JobSettings {
+        keep_jobs: true,
+        ..settings()
+    };
+    let plan = planned(&job(), &settings);
+    assert_eq!(plan.job.metadata.owner_references, None);
+    let spec = plan.job.spec.unwrap();
+    assert_eq!(spec.ttl_seconds_after_finished, None);
+    assert!(
+        spec.active_deadline_seconds.is_some(),
+        "it ends all the same"
+    );
+}
+
+#[test]
 fn every_field_of_the_secrets_is_planned() {
     let job = Job {
         registries: registries(json!({"a.example.org": {"auth": "eA=="}})),
         ..job()
     };
-    let plan = planned(&job, &settings());
+    let mut plan = planned(&job, &settings());
+    plan.own_secrets("u-2");
     let mut secrets: Vec<Value> = plan
         .secrets
         .iter()
         .map(|secret| serde_json::to_value(secret).unwrap())
         .collect();
-    let packed = secrets[0]["data"]
+    let packed = secrets[2]["data"]
         .as_object_mut()
         .unwrap()
         .remove("workspace.0000");
     assert!(
         packed.is_some(),
-        "the first Secret carries the specification"
+        "the last Secret carries the specification"
     );
+    let job = json!({"apiVersion": "batch/v1", "kind": "Job", "name": RUN, "uid": "u-2"});
+    let metadata = |part: &str| owned_metadata(&format!("{RUN}-{part}"), job.clone());
     // {"auths":{"a.example.org":{"auth":"eA=="}}}
     let config = "eyJhdXRocyI6eyJhLmV4YW1wbGUub3JnIjp7ImF1dGgiOiJlQT09In19fQ==";
     assert_eq!(
         Value::from(secrets),
         json!([
-            {"apiVersion": "v1", "kind": "Secret", "immutable": true, "data": {},
-             "metadata": metadata(&format!("{RUN}-workspace-0"))},
             {"apiVersion": "v1", "kind": "Secret", "immutable": true,
              "data": {"step-0.0": "YSB3YWxudXQgYg=="},
-             "metadata": metadata(&format!("{RUN}-env"))},
+             "metadata": metadata("env")},
             {"apiVersion": "v1", "kind": "Secret", "immutable": true,
              "type": "kubernetes.io/dockerconfigjson",
              "data": {".dockerconfigjson": config},
-             "metadata": metadata(&format!("{RUN}-registry"))},
+             "metadata": metadata("registry")},
+            {"apiVersion": "v1", "kind": "Secret", "immutable": true, "data": {},
+             "metadata": metadata("workspace-0")},
         ])
     );
     let pod = plan.job.spec.unwrap().template.spec.unwrap();
@@ -380,6 +408,10 @@ fn large_jobs_are_split_over_secrets() {
         &settings(),
     );
     assert!(plan.secrets.len() > 4, "{} Secrets", plan.secrets.len());
+    let [others, workspace] = plan.secret_batches();
+    let name = others[0].metadata.name.clone();
+    assert_eq!(name, Some(format!("{RUN}-env")), "it is there first");
+    assert_eq!(workspace.len() + 1, plan.secrets.len());
     match &unpacked(&plan).files[0].source {
         crate::workspace::spec::FileSourceSpec::Inline(bytes) => assert!(*bytes == content),
         other => panic!("the contents became {other:?}"),
@@ -402,7 +434,7 @@ fn a_value_is_hidden_once_for_all_steps() {
         step("step.0.post", "i", "", &[("B", "walnut")]),
     ];
     let plan = planned(&Job { steps, ..job() }, &settings());
-    let secret = plan.secrets.last().unwrap();
+    let secret = plan.secrets.first().unwrap();
     let keys: Vec<&String> = secret.data.as_ref().unwrap().keys().collect();
     assert_eq!(keys, ["step-0.0", "step-0.1"]);
     let pod = plan.job.spec.unwrap().template.spec.unwrap();

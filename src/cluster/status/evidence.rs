@@ -121,8 +121,8 @@ impl Evidence {
     }
 
     /// What a pod means whose status leaves open why it does not start.
-    pub fn before_start(&self, verdict: Verdict) -> Verdict {
-        self.obstacle().map_or(verdict, Verdict::of)
+    pub fn before_start(&self, view: &PodView, verdict: Verdict) -> Verdict {
+        self.obstacle(view).map_or(verdict, Verdict::of)
     }
 
     /// Why a deleted pod was deleted, as far as its Job tells.
@@ -137,13 +137,13 @@ impl Evidence {
     }
 
     /// What the newest Events of a pod say that keeps it from starting.
-    fn obstacle(&self) -> Option<Failure> {
+    fn obstacle(&self, view: &PodView) -> Option<Failure> {
         let mut found: Option<Failure> = None;
         for event in self.events.iter().flatten().rev() {
             let cause = match event.reason.as_str() {
                 // It got past everything that was reported before.
                 "Pulling" | "Pulled" | "Created" | "Started" => break,
-                "FailedMount" if is_missing(&event.message) => Cause::VolumeMissing,
+                "FailedMount" if view.names_nothing(&event.message) => Cause::VolumeMissing,
                 "FailedMount" | "FailedAttachVolume" | "FailedMapVolume" => Cause::VolumeNotReady,
                 "FailedCreatePodSandBox" => Cause::Sandbox,
                 "NetworkNotReady" => Cause::Sandbox,
@@ -175,11 +175,4 @@ pub fn is_open(view: &PodView, verdict: &Verdict) -> bool {
     };
     let has_begun = view.containers.iter().any(|c| c.state.has_started());
     says_nothing && view.has_node && !has_begun && view.sandbox_ready != Some(true)
-}
-
-/// Whether a volume cannot be mounted since it is made of something that does
-/// not exist. (While the node's cache is not filled, the words are others.)
-fn is_missing(message: &str) -> bool {
-    let words = ["\" not found", "references non-existent"];
-    words.iter().any(|part| message.contains(part)) && !message.contains("failed to sync")
 }

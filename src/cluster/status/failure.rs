@@ -4,8 +4,7 @@
 
 use std::fmt;
 
-use crate::cluster::names::SETUP_CONTAINER;
-use crate::cluster::plan::pod::WORKSPACE_VOLUME;
+use crate::cluster::names::{SETUP_CONTAINER, WORKSPACE_VOLUME};
 
 /// Advice where a pod asks for too much or too little.
 const RESOURCES: &str = "; EXECUTOR_KUBERNETES_RESOURCE_* sets what pods ask for";

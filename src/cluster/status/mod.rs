@@ -117,6 +117,8 @@ pub struct PodView {
     pub name: String,
     /// Identity of the pod.
     pub uid: String,
+    /// Name of the attempt that it belongs to, if it is known.
+    pub run: String,
     /// Whether it has ended, and how.
     pub phase: Phase,
     /// Kubernetes' word for why it is so, such as `Evicted`.
@@ -323,6 +325,7 @@ impl PodView {
         let mut view = PodView {
             name: pod.metadata.name.clone(),
             uid: pod.metadata.uid.clone(),
+            run: pod.run().unwrap_or_default().to_string(),
             phase,
             reason: status.reason.clone().unwrap_or_default(),
             message: status.message.clone().unwrap_or_default(),
@@ -341,6 +344,23 @@ impl PodView {
             .map(|status| container_view(status, &pod.spec, is_stopped))
             .collect();
         view
+    }
+
+    /// A pod of which nothing but its identity is known.
+    pub fn unseen(name: &str, uid: &str) -> PodView {
+        let metadata = WatchedMetadata {
+            name: name.to_string(),
+            uid: uid.to_string(),
+            resource_version: String::new(),
+            deletion_timestamp: None,
+            labels: BTreeMap::new(),
+        };
+        let pod = WatchedPod {
+            metadata,
+            spec: WatchedSpec::default(),
+            status: core::PodStatus::default(),
+        };
+        PodView::new(&pod, false)
     }
 
     /// Adds a later observation to what is known. What another pod does says
@@ -401,6 +421,15 @@ impl PodView {
         let started = started.count();
         let before = usize::from(self.has_node) + usize::from(self.sandbox_ready == Some(true));
         if started > 0 { 2 + started } else { before }
+    }
+
+    /// Whether these words name something that does not exist, and that nobody
+    /// is about to create. Our own Secrets come after their Job; and while the
+    /// node has not read what is there, the words are others.
+    fn names_nothing(&self, words: &str) -> bool {
+        let is_missing = words.contains("\" not found") || words.contains("non-existent");
+        let is_ours = !self.run.is_empty() && words.contains(&format!("\"{}-", self.run));
+        is_missing && !is_ours && !words.contains("failed to sync")
     }
 
     /// Whether anyone has told the pod to end before its time.

@@ -192,7 +192,13 @@ fn pods_that_do_not_start_are_explained() {
     let attach = "Multi-Attach error for volume \"v\" Volume is already used by node";
     let network = "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to setup \
                    network for sandbox \"1f\": no network";
+    let own =
+        "MountVolume.SetUp failed for volume \"job-spec\" : secret \"run-1-workspace-0\" not found";
     let stuck = Verdict::Stuck(Cause::NotStarted.with(""));
+    let view = PodView {
+        run: "run-1".to_string(),
+        ..PodView::unseen("run-1-abcde", "1")
+    };
     for (events, expected) in [
         (vec![], "NotStarted"),
         (vec![event("FailedMount", missing, 1)], "VolumeMissing"),
@@ -204,6 +210,7 @@ fn pods_that_do_not_start_are_explained() {
             "VolumeMissing",
         ),
         (vec![event("FailedMount", summary, 3)], "VolumeNotReady"),
+        (vec![event("FailedMount", own, 1)], "VolumeNotReady"),
         (vec![event("FailedMount", cache, 1)], "VolumeNotReady"),
         (
             vec![event("FailedAttachVolume", attach, 1)],
@@ -222,7 +229,7 @@ fn pods_that_do_not_start_are_explained() {
         ),
     ] {
         let evidence = Evidence::new(Some(events), None);
-        let failure = match evidence.before_start(stuck.clone()) {
+        let failure = match evidence.before_start(&view, stuck.clone()) {
             Verdict::Failed(failure) if failure.is_permanent() => failure,
             Verdict::Stuck(failure) => failure,
             other => panic!("{other:?} of {evidence:?}"),
@@ -459,6 +466,8 @@ fn events_and_jobs_are_no_proof() {
     {
         let evidence = Evidence::new(Some(vec![event(reason, "", 1)]), job);
         assert_ne!(evidence.without_pod(), Verdict::Succeeded, "{evidence:?}");
-        assert_eq!(evidence.before_start(Verdict::Running), Verdict::Running);
+        let view = PodView::unseen("a", "1");
+        let verdict = evidence.before_start(&view, Verdict::Running);
+        assert_ne!(verdict, Verdict::Succeeded, "{evidence:?}");
     }
 }

@@ -6,6 +6,10 @@
 use crate::cluster::status::failure::{Cause, Failure};
 use crate::cluster::status::{ContainerState, ContainerView, Phase, PodView, pull};
 
+/// The kubelet's reason for a container that it has lost: nobody saw how it
+/// ended, and the exit code is made up.
+const UNKNOWN_END: &str = "ContainerStatusUnknown";
+
 /// What a pod means for its job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -50,7 +54,7 @@ impl PodView {
             Phase::Failed => Verdict::Failed(self.pod_failure()),
             _ if self.terminating || self.gone => Verdict::Failed(self.taken_away()),
             Phase::Succeeded => Verdict::Failed(Cause::NoProof.with("")),
-            Phase::Open => match known.find_map(waiting_failure) {
+            Phase::Open => match known.find_map(|it| self.waiting_failure(it)) {
                 Some(failure) => Verdict::of(failure),
                 None => self.trouble(),
             },
@@ -75,7 +79,10 @@ impl PodView {
             }
             _ => {
                 let message = format!("{reason} {}", self.message);
-                return Cause::PodFailed.with(message.trim());
+                return Cause::PodFailed.with(match message.trim() {
+                    "" => self.unknown_end().unwrap_or_default(),
+                    message => message,
+                });
             }
         };
         let message = match &cause {
@@ -83,6 +90,16 @@ impl PodView {
             _ => self.message.clone(),
         };
         cause.with(message)
+    }
+
+    /// What the kubelet says of a container whose end it did not see.
+    fn unknown_end(&self) -> Option<&str> {
+        self.containers.iter().find_map(|it| match &it.state {
+            ContainerState::Ended {
+                reason, message, ..
+            } if reason == UNKNOWN_END => Some(message.as_str()),
+            _ => None,
+        })
     }
 
     /// Why a pod goes that has not said why itself.
@@ -118,6 +135,42 @@ impl PodView {
         }
     }
 
+    /// What a waiting container's reason means; `None` for those that just say
+    /// that it is being prepared. The kubelet tries again and again, so only
+    /// what is known to be final ends a job at once.
+    fn waiting_failure(&self, container: &ContainerView) -> Option<Failure> {
+        let ContainerState::Waiting { reason, message } = &container.state else {
+            return None;
+        };
+        let image = container.image.clone();
+        let name = container.name.clone();
+        let cause = match reason.as_str() {
+            "InvalidImageName" => Cause::InvalidImage { image },
+            "ErrImageNeverPull" => Cause::ImageNotPresent { image },
+            "ErrImagePull"
+            | pull::BACK_OFF
+            | "RegistryUnavailable"
+            | "ImageInspectError"
+            | "SignatureValidationFailed" => {
+                let message = pull::without_back_off(message);
+                return Some(pull::cause(&image, message).with(message));
+            }
+            "CreateContainerConfigError"
+                if is_contradiction(message) || self.names_nothing(message) =>
+            {
+                Cause::Configuration { container: name }
+            }
+            "CreateContainerError" | "RunContainerError" if is_impossible(message) => {
+                Cause::CannotStart { container: name }
+            }
+            "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
+                Cause::NotCreatedYet { container: name }
+            }
+            _ => return None,
+        };
+        Some(cause.with(message.as_str()))
+    }
+
     /// Whether the first container cannot start yet, for reasons that are not
     /// in the pod's status: it has no place, or network and volumes are
     /// missing. Older clusters do not tell the second from a long pull.
@@ -149,7 +202,7 @@ fn container_failure(container: &ContainerView, is_last: bool) -> Option<Failure
     };
     let code = *exit_code;
     let name = container.name.clone();
-    if !container.by_itself {
+    if !container.by_itself || reason == UNKNOWN_END {
         return None;
     }
     // The kubelet starts nothing after a container that ran out of memory,
@@ -177,50 +230,23 @@ fn container_failure(container: &ContainerView, is_last: bool) -> Option<Failure
     }
 }
 
-/// What a waiting container's reason means; `None` for those that just say
-/// that it is being prepared.
-fn waiting_failure(container: &ContainerView) -> Option<Failure> {
-    let ContainerState::Waiting { reason, message } = &container.state else {
-        return None;
-    };
-    let image = container.image.clone();
-    let name = container.name.clone();
-    let cause = match reason.as_str() {
-        "InvalidImageName" => Cause::InvalidImage { image },
-        "ErrImageNeverPull" => Cause::ImageNotPresent { image },
-        "ErrImagePull"
-        | pull::BACK_OFF
-        | "RegistryUnavailable"
-        | "ImageInspectError"
-        | "SignatureValidationFailed" => {
-            let message = pull::without_back_off(message);
-            return Some(pull::cause(&image, message).with(message));
-        }
-        // The node reads Secrets and ConfigMaps into a cache of its own.
-        "CreateContainerConfigError" if message.contains("failed to sync") => {
-            Cause::NotCreatedYet { container: name }
-        }
-        "CreateContainerConfigError" => Cause::Configuration { container: name },
-        "CreateContainerError" if is_busy(message) => Cause::NotCreatedYet { container: name },
-        "CreateContainerError" | "RunContainerError" | "PostStartHookError" => {
-            Cause::CannotStart { container: name }
-        }
-        _ => return None,
-    };
-    Some(cause.with(message.as_str()))
+/// Whether a runtime says that it cannot make a container, rather than that it
+/// did not get to it: on a busy node it often fails before it succeeds.
+fn is_impossible(words: &str) -> bool {
+    let known = [
+        "exec: \"",
+        "executable file",
+        "exec format error",
+        "not a directory",
+        "no command specified",
+    ];
+    known.iter().any(|part| words.contains(part))
 }
 
-/// Whether a runtime says that it did not get to it, rather than that it
-/// cannot.
-fn is_busy(message: &str) -> bool {
-    let words = [
-        "deadline exceeded",
-        "is reserved for",
-        "timeout",
-        "timed out",
-        "Unavailable",
-    ];
-    words.iter().any(|word| message.contains(word))
+/// Whether the kubelet says that a container can never be configured so.
+fn is_contradiction(words: &str) -> bool {
+    let known = ["runAsNonRoot", "non-numeric user", "couldn't find key"];
+    known.iter().any(|part| words.contains(part))
 }
 
 /// What ran short, by the words of the kubelet's eviction manager.

@@ -1,0 +1,61 @@
+//! The smallest job, planned as a real one would be.
+
+use std::collections::BTreeMap;
+
+use crate::cluster::client::OwnPod;
+use crate::cluster::names::{random_suffix, run_name};
+use crate::cluster::plan::{Plan, Setting, plan};
+use crate::config::Config;
+use crate::daemon::{Place, workspace_image};
+use crate::job::{Job, Registries, Repository, Step};
+use crate::logs::redact::Redactions;
+
+/// Plans a job of one step by the settings that real jobs get. The token is
+/// none: nobody needs to see ours for this.
+pub(super) fn sample(config: &Config, place: &Place, own_pod: Option<&OwnPod>) -> Plan {
+    let queue = config.queue.queues.names().first();
+    let queue = queue.map_or("", String::as_str);
+    let image = workspace_image(&config.job, own_pod);
+    let namespace = config.cluster.namespace.as_str();
+    let is_own = place.namespace.as_deref() == Some(namespace);
+    let setting = Setting {
+        job: &config.job,
+        namespace,
+        frontend_url: &config.queue.frontend_url,
+        authorization: "Bearer sample".to_string(),
+        executor_name: &place.host,
+        workspace_image: &image,
+        workspace_pull_secrets: own_pod.map_or(&[], |pod| &pod.pull_secrets),
+        owner: own_pod.filter(|_| is_own).map(|pod| &pod.owner),
+        redactions: &Redactions::new(&BTreeMap::new()),
+        run: run_name(queue, 0, &random_suffix()),
+    };
+    plan(&job(queue, &image), &setting)
+}
+
+fn job(queue: &str, image: &str) -> Job {
+    Job {
+        queue: queue.to_string(),
+        id: 0,
+        token: None,
+        repository: Some(Repository {
+            name: "sample".to_string(),
+            directory: "repository".to_string(),
+            commit: "0".repeat(40),
+            fetch_tags: false,
+            shallow: true,
+            sparse_checkout: Vec::new(),
+        }),
+        files: Vec::new(),
+        steps: vec![Step {
+            key: "step.0.run".to_string(),
+            image: image.to_string(),
+            commands: vec!["true".to_string()],
+            dir: String::new(),
+            env: Vec::new(),
+        }],
+        has_cli_steps: false,
+        redacted_values: BTreeMap::new(),
+        registries: Registries::default(),
+    }
+}
