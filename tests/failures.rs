@@ -5,6 +5,8 @@
 mod admission;
 /// Pods that were ended before their time.
 mod ending;
+/// A worker that panics.
+mod panicking;
 /// An executor with the released permissions alone.
 mod rights;
 /// Pods and containers that do not start.

@@ -12,6 +12,7 @@ mod patience;
 mod questions;
 mod refusal;
 mod report;
+mod unwinding;
 mod waiting;
 
 use std::path::PathBuf;
@@ -284,6 +285,7 @@ impl<'a> Worker<'a> {
     }
 
     fn run(mut self, adopted: Option<Adopted>) -> Outcome {
+        let _rescue = self.rescue();
         let decided = adopted.as_ref().and_then(|a| a.found.outcome.clone());
         let is_created = adopted.as_ref().is_some_and(|a| a.found.created);
         // Before the Job exists, so that no event is missed.
