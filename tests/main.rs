@@ -28,6 +28,8 @@ mod cloning;
 mod codeintel;
 /// Every variable with bad values, and environments of the released executor.
 mod configuration;
+/// Every cause of a failure that a cluster can give.
+mod failures;
 /// What dead executors leave, and who removes it.
 mod janitor;
 /// Logs through broken streams, and what the kubelet does to them.

@@ -18,10 +18,11 @@ use std::time::Duration;
 
 use crate::cluster::fragments::{self, annotations};
 use crate::job::{Registries, Secret};
+pub(crate) use parse::quantity;
 use reader::Reader;
 pub use settings::{
-    ClusterSettings, Config, JobSettings, Limits, LogFormat, LogSettings, Placement, QueueSettings,
-    Queues, Resources, StatePlace, VolumeSettings,
+    ClusterSettings, Config, Graces, JobSettings, Limits, LogFormat, LogSettings, Placement,
+    QueueSettings, Queues, Resources, StatePlace, VolumeSettings,
 };
 
 /// Time that the cluster gives to a job of an executor without any settings.
@@ -170,6 +171,11 @@ fn job(reader: &mut Reader<'_>) -> JobSettings {
     let settings = JobSettings {
         max_runtime,
         deadline,
+        graces: Graces {
+            image_pull: reader.duration("EXECUTOR_IMAGE_PULL_GRACE"),
+            scheduling: reader.duration("EXECUTOR_SCHEDULING_GRACE"),
+            pod_start: reader.duration("EXECUTOR_POD_START_GRACE"),
+        },
         resources: resources(reader),
         placement: placement(reader),
         volumes: volumes(reader),

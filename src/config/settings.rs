@@ -140,6 +140,8 @@ pub struct JobSettings {
     pub max_runtime: Duration,
     /// Time after which the cluster itself ends a job, in whole seconds.
     pub deadline: Duration,
+    /// How long what can pass may stand in a job's way.
+    pub graces: Graces,
     /// Limits and requests of every step.
     pub resources: Resources,
     /// Where pods may run.
@@ -173,6 +175,17 @@ pub struct JobSettings {
     pub fs_group: Option<i64>,
     /// Whether jobs stay in the cluster when they are done.
     pub keep_jobs: bool,
+}
+
+/// How long what can pass may stand in a job's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Graces {
+    /// That an image cannot be pulled.
+    pub image_pull: Duration,
+    /// That there is no place for the pod.
+    pub scheduling: Duration,
+    /// That the cluster does not make the pod or does not prepare it.
+    pub pod_start: Duration,
 }
 
 /// Where pods may run.

@@ -20,6 +20,13 @@ const CPUS: Kind = Kind::Integer {
     max: 10_000,
 };
 
+/// How long something may stand in the way; with 0 it may not at all.
+const GRACE: Kind = Kind::Duration {
+    min: Duration::ZERO,
+    max: DAY,
+};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 const DAYS_30: Duration = Duration::from_secs(30 * 24 * 3600);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -254,6 +261,24 @@ pub const VARIABLES: &[Variable] = &[
         },
         default: Fallback::Unset,
         meaning: "Seconds after which the cluster ends a job; when unset, 1200 or the maximum runtime, whichever is more.",
+    },
+    Variable {
+        names: &["EXECUTOR_IMAGE_PULL_GRACE"],
+        kind: GRACE,
+        default: Fallback::Value("1m"),
+        meaning: "Longest time that pulling an image may fail before its job does.",
+    },
+    Variable {
+        names: &["EXECUTOR_SCHEDULING_GRACE"],
+        kind: GRACE,
+        default: Fallback::Value("15m"),
+        meaning: "Longest time that a job waits for a node, or for another controller to let it start.",
+    },
+    Variable {
+        names: &["EXECUTOR_POD_START_GRACE"],
+        kind: GRACE,
+        default: Fallback::Value("5m"),
+        meaning: "Longest time that a job waits for its pod to be made and prepared: quotas, admission, volumes, network.",
     },
     Variable {
         names: &["KUBERNETES_JOB_VOLUME_TYPE"],

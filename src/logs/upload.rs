@@ -30,8 +30,11 @@ const OUTAGE_MAX: Duration = Duration::from_secs(3600);
 /// must still be in the cluster's log, which loses its beginning in bursts.
 const SAVE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The log of one job. Dropping it without `finish` or `leave` gives up what
-/// was not sent.
+/// How long a worker that panics waits for its log.
+const PANIC_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The log of one job. Dropping it without `finish`, `leave` or `abandon`, as a
+/// panic does, sends the rest for a moment and gives up what is left then.
 pub struct JobLog {
     entries: Arc<Mutex<Vec<Entry>>>,
     place: Place,
@@ -142,6 +145,11 @@ impl JobLog {
         index
     }
 
+    /// Corrects when an entry began that was opened before its container.
+    pub fn began(&self, index: usize, started: Timestamp) {
+        self.change(index, |entry| entry.started = started);
+    }
+
     /// Adds output of the container, which was read up to this position.
     pub fn write(&self, index: usize, bytes: &[u8], position: &Position) {
         self.change(index, |entry| {
@@ -212,6 +220,21 @@ impl JobLog {
             // A full channel has the same message in it already.
             let _ = changed.try_send(());
         }
+    }
+}
+
+impl Drop for JobLog {
+    /// What comes after is the mark, and nothing may be sent after that.
+    fn drop(&mut self) {
+        drop(self.changed.take());
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        let give_up = Instant::now() + PANIC_PATIENCE;
+        while !thread.is_finished() && Instant::now() < give_up {
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        self.is_left.store(true, Ordering::Relaxed);
     }
 }
 

@@ -6,22 +6,26 @@ use crossbeam_channel::RecvTimeoutError;
 use jiff::Timestamp;
 
 use crate::backoff::{self, Backoff};
+use crate::cluster::client::KubeCluster;
 use crate::cluster::client::watch::Subscription;
 use crate::cluster::error::ClusterError;
 use crate::cluster::status::Phase;
+use crate::worker::unwinding::OnPanic;
 use crate::worker::{End, Rest, Worker};
 
 /// How long an API server that does not answer is asked again to create.
 const CREATE_PATIENCE: Duration = Duration::from_secs(300);
 /// How long it is asked again to delete; then the cluster's own nets remain.
 const DELETE_PATIENCE: Duration = Duration::from_secs(60);
+/// The same after a panic, when nothing is reported before.
+const RESCUE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a pod that was still running may take to go.
 const POD_GONE_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a pod that was never seen may take to show itself.
 const POD_SEEN_PATIENCE: Duration = Duration::from_secs(2);
 const TEARDOWN_KEY: &str = "teardown.kubernetes.job";
 
-impl Worker<'_> {
+impl<'a> Worker<'a> {
     /// Creates the Job, then the Secrets, which it owns from their first moment
     /// on. The pod waits for them meanwhile, and starts nothing.
     pub(super) fn create(&mut self) -> Result<(), End> {
@@ -71,10 +75,13 @@ impl Worker<'_> {
         }
         let began = Instant::now();
         let started = Timestamp::now();
-        let problems = self.delete_all();
-        for problem in &problems {
-            log::error!("Left behind, until the cluster removes it: {problem}.");
-        }
+        let names = self.secret_names();
+        let problems = delete_all(
+            &self.shared.cluster,
+            &self.plan.run,
+            &names,
+            DELETE_PATIENCE,
+        );
         // A former process may have come as far as this.
         if self.log.begun(TEARDOWN_KEY).is_none() {
             let entry = self.log.open(TEARDOWN_KEY, None, started);
@@ -94,18 +101,42 @@ impl Worker<'_> {
         wait_until_ended(subscription, unseen);
     }
 
-    fn delete_all(&self) -> Vec<String> {
-        let cluster = &self.shared.cluster;
-        let give_up = Instant::now() + DELETE_PATIENCE;
-        let mut problems = Vec::new();
-        let run = self.plan.run.as_str();
-        problems.extend(delete(give_up, || cluster.delete_job(run)));
-        for secret in &self.plan.secrets {
-            let name = secret.metadata.name.as_deref().unwrap_or_default();
-            problems.extend(delete(give_up, || cluster.delete_secret(name)));
-        }
-        problems
+    /// Deletes everything if this worker panics, even what may not be there.
+    pub(super) fn rescue(&self) -> OnPanic<impl FnMut() + use<'a>> {
+        let shared = self.shared;
+        let (run, names) = (self.plan.run.clone(), self.secret_names());
+        OnPanic::new(move || {
+            if !shared.settings.keep_jobs {
+                delete_all(&shared.cluster, &run, &names, RESCUE_PATIENCE);
+            }
+        })
     }
+
+    fn secret_names(&self) -> Vec<String> {
+        let secrets = self.plan.secrets.iter();
+        secrets
+            .filter_map(|secret| secret.metadata.name.clone())
+            .collect()
+    }
+}
+
+/// Deletes the objects of a job; returns what went wrong.
+fn delete_all(
+    cluster: &KubeCluster,
+    run: &str,
+    secrets: &[String],
+    patience: Duration,
+) -> Vec<String> {
+    let give_up = Instant::now() + patience;
+    let mut problems = Vec::new();
+    problems.extend(delete(give_up, || cluster.delete_job(run)));
+    for name in secrets {
+        problems.extend(delete(give_up, || cluster.delete_secret(name)));
+    }
+    for problem in &problems {
+        log::error!("Left behind, until the cluster removes it: {problem}.");
+    }
+    problems
 }
 
 /// Deletes with patience; returns what went wrong in the end.

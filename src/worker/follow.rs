@@ -1,8 +1,8 @@
 //! Follows a pod to its end: one `select!` over everything that can happen.
 //!
 //! Containers run one after the other, so one log is followed at a time
-//! (`container_log.rs`). The verdict on the pod counts once the logs are
-//! complete.
+//! (`container_log.rs`). The verdict on the pod (`waiting.rs`) counts once the
+//! logs are complete.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,22 +11,18 @@ use crossbeam_channel::{after, select};
 use jiff::Timestamp;
 
 use crate::cluster::client::watch::Subscription;
-use crate::cluster::status::{Failure, PodView, Verdict};
+use crate::cluster::status::{Cause, ContainerView, PodView, Verdict};
 use crate::heartbeat::Stop;
 use crate::logs::records::Records;
+use crate::logs::resume::Position;
 use crate::shutdown::or_never;
 use crate::worker::container_log::{Completeness, ContainerLog, note};
+use crate::worker::waiting::{Waiting, earliest};
 use crate::worker::{End, Worker};
 
-/// How long a pull that fails may go on failing: registries have bad moments.
-const PULL_GRACE: Duration = Duration::from_secs(60);
-/// How long the kubelet may fail to make a container: on a busy node one of
-/// its calls to the runtime can take the two minutes that it has.
-const START_GRACE: Duration = Duration::from_secs(3 * 60);
-/// How long a pod may wait for a node: clusters that scale need minutes.
-const NODE_GRACE: Duration = Duration::from_secs(15 * 60);
-/// A Job whose pod does not show is worth a warning.
-const POD_EXPECTED: Duration = Duration::from_secs(60);
+/// How long the log of a container is followed whose pod has to go. The kubelet
+/// ends it within some seconds; on a node that is lost nothing ever ends.
+const LAST_LOG_PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) struct Follow<'a> {
     worker: &'a Worker<'a>,
@@ -39,10 +35,9 @@ pub(super) struct Follow<'a> {
     log: Option<ContainerLog>,
     /// Whether the log of the last container is all there, or lost.
     settled: bool,
-    /// What the pod cannot get past, and since when.
-    stuck: Option<(Failure, Instant)>,
-    began: Instant,
-    warned_of_no_pod: bool,
+    waiting: Waiting<'a>,
+    /// Since when it is known that the job fails.
+    failed_since: Option<Instant>,
 }
 
 impl<'a> Follow<'a> {
@@ -60,9 +55,12 @@ impl<'a> Follow<'a> {
             current,
             log: None,
             settled,
-            stuck: None,
-            began: Instant::now(),
-            warned_of_no_pod: false,
+            waiting: Waiting::new(
+                &worker.shared.cluster,
+                &worker.plan.run,
+                worker.shared.settings.graces,
+            ),
+            failed_since: None,
         }
     }
 
@@ -78,11 +76,15 @@ impl<'a> Follow<'a> {
             let log = self.log.as_ref();
             let logs = or_never(log.and_then(ContainerLog::events));
             let probes = or_never(log.and_then(ContainerLog::probe_events));
+            let answers = or_never(self.waiting.answer());
             let stops = self.worker.stops;
             select! {
                 recv(self.subscription.views()) -> view => match view {
                     Ok(view) => self.see(view),
-                    Err(_) => return self.ended(Some(End::Failed(Failure::Deleted))),
+                    Err(_) => {
+                        let unknown = Cause::NoProof.with("the watch of pods has ended");
+                        return self.ended(Some(End::Failed(unknown)));
+                    }
                 },
                 recv(logs) -> event => if let Some(log) = &mut self.log {
                     log.read(event.ok(), &self.worker.log);
@@ -90,6 +92,7 @@ impl<'a> Follow<'a> {
                 recv(probes) -> event => if let Some(log) = &mut self.log {
                     log.read_probe(event.ok());
                 },
+                recv(answers) -> answer => self.waiting.take(answer.ok()),
                 recv(stops) -> stop => match stop.unwrap_or(Stop::NotOurs) {
                     // Nothing has ended: everything stays as it is.
                     Stop::Handover => return Err(End::Stopped(Stop::Handover)),
@@ -104,158 +107,136 @@ impl<'a> Follow<'a> {
         }
     }
 
-    /// Takes a new view of the pod. A second pod of the same Job would be
-    /// somebody else's doing; only the first one counts.
+    /// Takes a new view of the pod, which the next process may want to know.
     fn see(&mut self, view: PodView) {
-        match &self.view {
-            Some(known) if known.uid != view.uid => {
-                log::warn!(
-                    "Ignoring pod {}: the job runs in pod {}.",
-                    view.name,
-                    known.name
-                );
-            }
-            known => {
-                if let Some(state) = &self.worker.state
-                    && known.is_none()
-                {
-                    state.saw_pod(&view.name, &view.uid);
-                }
-                self.view = Some(Arc::new(view));
-            }
+        if let Some(state) = &self.worker.state
+            && self.view.is_none()
+        {
+            state.saw_pod(&view.name, &view.uid);
         }
+        self.view = Some(Arc::new(view));
     }
 
     /// Does what the newest view asks for. `Ok` with the time of the next
     /// look, or `Err` when the job has ended: well with `None`.
     fn advance(&mut self) -> Result<Option<Instant>, Option<End>> {
-        let Some(view) = self.view.clone() else {
-            return Ok(self.expect_pod());
-        };
-        let mut wake = None;
+        let (view, now) = (self.view.clone(), Instant::now());
+        let judgement = self.waiting.judge(view.as_deref(), &self.names, now);
+        for line in judgement.lines {
+            self.tell(&line);
+        }
+        let mut wake = judgement.wake;
+        if let Some(view) = &view {
+            wake = earliest(wake, self.follow_logs(view));
+        }
+        let is_reading = self.log.is_some() && !self.settled;
+        match judgement.verdict {
+            Verdict::Running | Verdict::Stuck(_) => Ok(wake),
+            // The pod's word counts when its logs are all there.
+            Verdict::Succeeded if is_reading => Ok(wake),
+            Verdict::Succeeded => Err(None),
+            Verdict::Failed(failure) => {
+                let give_up = *self.failed_since.get_or_insert(now) + LAST_LOG_PATIENCE;
+                let may_wait = now < give_up || self.has_current_ended();
+                match is_reading && may_wait {
+                    true => Ok(earliest(wake, Some(give_up).filter(|at| now < *at))),
+                    false => Err(Some(End::Failed(failure))),
+                }
+            }
+        }
+    }
+
+    /// Follows the log of the container that runs, and of all that have ended
+    /// up to it. Returns when to look again.
+    fn follow_logs(&mut self, view: &PodView) -> Option<Instant> {
         while !self.settled
             && let Some(name) = self.names.get(self.current).cloned()
         {
-            let state = view.container(&name).map(|container| &container.state);
-            let Some(state) = state.filter(|state| state.has_started()) else {
-                break;
-            };
+            let container = view.container(&name).filter(|it| it.state.has_started())?;
+            let state = &container.state;
             if self.log.is_none() {
                 log::debug!("Container {name} has started.");
-                self.open_entry(state.started());
+                self.open_log(state.started());
             }
             let Some(log) = &mut self.log else { break };
-            match log.advance(self.worker, self.subscription, &view, (&name, state)) {
-                Completeness::Open(at) => {
-                    wake = at;
-                    break;
-                }
+            match log.advance(self.worker, self.subscription, view, (&name, state)) {
+                Completeness::Open(at) => return at,
                 Completeness::Complete => {}
                 Completeness::Lost(problem) => note(&self.worker.log, log.entry, problem),
             }
             // A container that did not end well is the last one: its entry
             // stays open for the reason, which the verdict brings.
-            match state.ended() {
-                Some((0, _)) => self.close_entry(),
-                _ => self.settled = true,
+            if !container.ended_well(self.current + 1 == self.names.len()) {
+                self.settled = true;
+                break;
             }
-        }
-        match view.verdict(&self.names) {
-            Verdict::Running => self.stuck = None,
-            Verdict::Stuck(failure) => return self.wait_out(failure, wake).map_err(Some),
-            // The pod's word counts when its logs are all there.
-            _ if self.log.is_some() && !self.settled => {}
-            Verdict::Succeeded => return Err(None),
-            Verdict::Failed(failure) => return Err(Some(End::Failed(failure))),
-        }
-        Ok(wake)
-    }
-
-    /// Without a pod there is nothing to do; the person who looks should know.
-    fn expect_pod(&mut self) -> Option<Instant> {
-        let expected = self.began + POD_EXPECTED;
-        if Instant::now() < expected {
-            return Some(expected);
-        }
-        if !self.warned_of_no_pod {
-            self.warned_of_no_pod = true;
-            let (namespace, run) = (
-                self.worker.shared.cluster.namespace(),
-                &self.worker.plan.run,
-            );
-            log::warn!(
-                "Job {run} has no pod after {POD_EXPECTED:?}. A quota or an admission rule may \
-                 refuse it: kubectl -n {namespace} describe job {run}"
-            );
+            if let Some(warning) = container.warning() {
+                self.tell(&warning);
+            }
+            self.close_entry();
         }
         None
     }
 
-    /// Gives what stands in the way its time to pass.
-    fn wait_out(
-        &mut self,
-        failure: Failure,
-        wake: Option<Instant>,
-    ) -> Result<Option<Instant>, End> {
-        let grace = match failure {
-            Failure::Unschedulable { .. } => NODE_GRACE,
-            Failure::CannotStart { .. } | Failure::Configuration { .. } => START_GRACE,
-            _ => PULL_GRACE,
-        };
-        let same =
-            |known: &Failure| std::mem::discriminant(known) == std::mem::discriminant(&failure);
-        let since = match &self.stuck {
-            Some((known, since)) if same(known) => *since,
-            _ => {
-                log::warn!(
-                    "Job {} waits, at most {grace:?}: {failure}.",
-                    self.worker.plan.run
-                );
-                Instant::now()
-            }
-        };
-        self.stuck = Some((failure.clone(), since));
-        let end = since + grace;
-        if Instant::now() >= end {
-            return Err(End::Failed(failure));
-        }
-        Ok(Some(wake.map_or(end, |wake| wake.min(end))))
+    /// Whether the container whose log is followed was seen to end.
+    fn has_current_ended(&self) -> bool {
+        self.current_container()
+            .is_some_and(|container| container.state.ended().is_some())
     }
 
-    /// Begins the log entry of the current container.
-    fn open_entry(&mut self, started: Option<Timestamp>) {
+    fn current_container(&self) -> Option<&ContainerView> {
+        let name = self.names.get(self.current)?;
+        self.view.as_ref()?.container(name)
+    }
+
+    /// Says something to whoever reads the job's log, or our own.
+    fn tell(&self, line: &str) {
+        log::warn!("Job {}: {line}", self.worker.plan.run);
+        let (entry, _) = self.open_entry(None);
+        self.worker.log.note(entry, line);
+    }
+
+    /// The log entry of the current container, and how far its log was read. It
+    /// is begun if there is none yet; a former process may have begun it, or
+    /// something that had to be told before the container started.
+    fn open_entry(&self, started: Option<Timestamp>) -> (usize, Position) {
         let worker = self.worker;
         let place = self.current.min(worker.plan.containers.len() - 1);
         let planned = &worker.plan.containers[place];
+        if let Some(begun) = worker.log.begun(&planned.log_key) {
+            if let Some(started) = started {
+                worker.log.began(begun.index, started);
+            }
+            return (begun.index, begun.position);
+        }
         let redact = |words: &Vec<String>| {
             words
                 .iter()
                 .map(|word| worker.redactions.redact(word))
                 .collect::<Vec<_>>()
         };
-        // A former process may have begun it.
-        let (entry, records) = match worker.log.begun(&planned.log_key) {
-            Some(begun) => (begun.index, Records::at(begun.position)),
-            None => {
-                let command = planned.command.as_ref().map(redact);
-                let started = started.unwrap_or_else(Timestamp::now);
-                let entry = worker.log.open(&planned.log_key, command, started);
-                (entry, Records::default())
-            }
-        };
-        self.log = Some(ContainerLog::new(entry, records));
+        let command = planned.command.as_ref().map(redact);
+        let started = started.unwrap_or_else(Timestamp::now);
+        let entry = worker.log.open(&planned.log_key, command, started);
+        (entry, Position::default())
     }
 
-    /// Ends the entry of the current container, and goes on to the next one.
+    /// Begins to follow the log of the current container.
+    fn open_log(&mut self, started: Option<Timestamp>) {
+        let (entry, position) = self.open_entry(started);
+        self.log = Some(ContainerLog::new(entry, Records::at(position)));
+    }
+
+    /// Ends the entry of the current container, if there is one, and goes on to
+    /// the next one.
     fn close_entry(&mut self) {
-        let name = self.names.get(self.current);
-        let ended = name
-            .zip(self.view.as_ref())
-            .and_then(|(name, view)| view.container(name))
-            .and_then(|container| container.state.ended());
-        if let Some(log) = self.log.take() {
+        self.log = None;
+        let planned = self.worker.plan.containers.get(self.current);
+        let begun = planned.and_then(|planned| self.worker.log.begun(&planned.log_key));
+        if let Some(begun) = begun {
+            let ended = self.current_container().and_then(|it| it.state.ended());
             let (code, time) = ended.unzip();
-            self.worker.log.close(log.entry, code, time.flatten());
+            self.worker.log.close(begun.index, code, time.flatten());
         }
         self.current += 1;
     }
@@ -270,18 +251,14 @@ impl<'a> Follow<'a> {
             End::Stopped(Stop::Cancelled) => Some("The job was cancelled.".to_string()),
             End::Stopped(Stop::DrainLimit) => Some("The executor was stopped.".to_string()),
             End::TimedOut => Some("The job took longer than it may.".to_string()),
-            End::Failed(Failure::ExitCode { .. })
-            | End::Stopped(Stop::NotOurs | Stop::Handover) => None,
+            End::Stopped(Stop::NotOurs | Stop::Handover) => None,
+            End::Failed(failure) if matches!(failure.cause, Cause::ExitCode { .. }) => None,
             End::Failed(failure) => Some(failure.to_string()),
             End::NotCreated(error) => Some(error.to_string()),
         };
         if let Some(reason) = reason {
-            if self.log.is_none() {
-                self.open_entry(None);
-            }
-            if let Some(log) = &self.log {
-                self.worker.log.note(log.entry, &reason);
-            }
+            let (entry, _) = self.open_entry(None);
+            self.worker.log.note(entry, &reason);
         }
         self.close_entry();
         Err(end)

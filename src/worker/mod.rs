@@ -2,13 +2,18 @@
 //! report.
 //!
 //! `create.rs` makes the objects and deletes them, `follow.rs` waits for the
-//! end, `container_log.rs` ships the logs. The outcome is decided here.
+//! end, `waiting.rs` judges what is known on the way, `container_log.rs` ships
+//! the logs. The outcome is decided here.
 
 mod container_log;
 mod create;
 mod follow;
+mod patience;
+mod questions;
 mod refusal;
 mod report;
+mod unwinding;
+mod waiting;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,7 +27,7 @@ use crate::cluster::client::{KubeCluster, OwnPod};
 use crate::cluster::error::ClusterError;
 use crate::cluster::names::SETUP_KEY;
 use crate::cluster::plan::{self, Plan, Setting};
-use crate::cluster::status::Failure;
+use crate::cluster::status::{Cause, Failure};
 use crate::config::JobSettings;
 use crate::heartbeat::{Place, Registry, Stop};
 use crate::job::{Job, Outcome, Secret};
@@ -280,6 +285,7 @@ impl<'a> Worker<'a> {
     }
 
     fn run(mut self, adopted: Option<Adopted>) -> Outcome {
+        let _rescue = self.rescue();
         let decided = adopted.as_ref().and_then(|a| a.found.outcome.clone());
         let is_created = adopted.as_ref().is_some_and(|a| a.found.created);
         // Before the Job exists, so that no event is missed.
@@ -382,7 +388,7 @@ impl<'a> Worker<'a> {
 
     /// A failure in words of the job: the step's key where it is one step's.
     fn explain(&self, failure: &Failure) -> String {
-        let Failure::ExitCode { container, code } = failure else {
+        let Cause::ExitCode { container, code } = &failure.cause else {
             return failure.to_string();
         };
         let planned = self

@@ -75,6 +75,17 @@ pub(super) const BAD_VALUES: &[(&str, &str, &str)] = &[
     ),
     ("EXECUTOR_DRAIN_TIMEOUT", "-1s", "is a duration below zero"),
     (
+        "EXECUTOR_IMAGE_PULL_GRACE",
+        "25h",
+        "a duration from 0s to 24h",
+    ),
+    (
+        "EXECUTOR_SCHEDULING_GRACE",
+        "15",
+        "without one of the units",
+    ),
+    ("EXECUTOR_POD_START_GRACE", "never", "is not a duration"),
+    (
         "KUBERNETES_JOB_DEADLINE",
         "0",
         "a whole number from 1 to 2147483647",

@@ -11,7 +11,7 @@ use super::{SOON, eventually};
 
 /// Everything that an executor makes, and all pods.
 const KINDS: &str = "jobs,pods,secrets,persistentvolumeclaims";
-/// The account of the executor, with the verbs of the released manifests.
+/// The account of the executor, with the verbs of our manifests.
 const ACCOUNT: &str = "sourcegraph-executor";
 
 /// What an account may do: API group, resource, verbs.
@@ -103,16 +103,14 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    /// Makes one, with an account that may do what the released manifests
-    /// allow and no more.
+    /// Makes one, with an account that may do what our manifests allow and no
+    /// more.
     pub(crate) fn new() -> Namespace {
         let name = format!("test-{:08x}", random());
         kubectl(&["create", "namespace", &name], None);
-        let role = std::fs::read_to_string(project().join("manifests/base/role.yaml"))
-            .expect("the Role is part of the manifests");
         kubectl(
             &["-n", &name, "apply", "-f", "-"],
-            Some(&without_namespace(&role)),
+            Some(&without_namespace(&role())),
         );
         kubectl(&["-n", &name, "create", "serviceaccount", ACCOUNT], None);
         let subject = format!("--serviceaccount={name}:{ACCOUNT}");
@@ -142,6 +140,15 @@ impl Namespace {
             kubeconfig,
             dir,
         }
+    }
+
+    /// Takes what the released manifests do not allow from the account.
+    pub(crate) fn drop_optional_rules(&self) {
+        let role = without_namespace(&role());
+        let (needed, _) = role
+            .split_once("  # Optional:")
+            .expect("the Role marks its optional rules");
+        kubectl(&["-n", &self.name, "apply", "-f", "-"], Some(needed));
     }
 
     /// Gives the account these rules in place of the released ones, and waits
@@ -257,6 +264,12 @@ impl Drop for Namespace {
             eprintln!("namespace {} stays: {problem}", self.name);
         }
     }
+}
+
+/// The Role of our manifests.
+fn role() -> String {
+    std::fs::read_to_string(project().join("manifests/base/role.yaml"))
+        .expect("the Role is part of the manifests")
 }
 
 /// The Role goes into the test's namespace, not into its own.

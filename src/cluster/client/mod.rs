@@ -1,11 +1,13 @@
 //! Blocking calls to Kubernetes, round an asynchronous client.
 //!
 //! This folder alone holds `async`. The runtime has one thread of its own,
-//! which drives connections, the watch (`watch.rs`) and log streams
-//! (`log_stream.rs`); a call blocks the thread that makes it and has a
-//! timeout. Calls are tried once: the worker owns the outcome.
+//! which drives connections, the watch (`watch.rs`), log streams
+//! (`log_stream.rs`) and questions (`inquiry.rs`); a call blocks the thread
+//! that makes it and has a timeout. Calls are tried once: the worker owns the
+//! outcome.
 
 mod busy;
+pub mod inquiry;
 pub mod inspect;
 pub mod log_stream;
 #[cfg(test)]
@@ -31,6 +33,7 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 use tokio::time::error::Elapsed;
 
+use crate::cluster::client::inquiry::{Desk, Inquiry, Question, Rights};
 use crate::cluster::client::log_stream::LogStream;
 use crate::cluster::client::watch::PodWatch;
 use crate::cluster::error::{ClusterError, ClusterErrorKind};
@@ -51,6 +54,7 @@ pub struct KubeCluster {
     client: Client,
     server: String,
     namespace: String,
+    rights: Arc<Rights>,
     metrics: ClusterMetrics,
 }
 
@@ -98,6 +102,7 @@ impl KubeCluster {
             client,
             server,
             namespace,
+            rights: Arc::default(),
             metrics: metrics.clone(),
         })
     }
@@ -244,6 +249,17 @@ impl KubeCluster {
     fn stream_log(&self, pod: &str, params: LogParams) -> LogStream {
         let pods = self.api::<core::Pod>();
         LogStream::start(&self.runtime, pods, pod, params, self.metrics.clone())
+    }
+
+    /// Asks for what a pod's status does not tell; `None` if we may not know.
+    pub fn inquire(&self, question: Question) -> Option<Inquiry> {
+        let desk = Desk {
+            events: self.api(),
+            jobs: self.api(),
+            rights: Arc::clone(&self.rights),
+            metrics: self.metrics.clone(),
+        };
+        desk.ask(&self.runtime, question)
     }
 
     fn api<K>(&self) -> Api<K>

@@ -1,7 +1,8 @@
 //! One list-and-watch over the pods of this executor, for all workers.
 //!
 //! Each worker subscribes to its run and gets the newest view of its pod; a
-//! view holds everything, so an older one that was not yet read is replaced.
+//! view holds everything that was ever seen of it, so an older one that was
+//! not yet read is replaced.
 //! The watch lists anew after every end, break or «too old» answer, and at
 //! least every few minutes, so that no missed event can hang a job.
 
@@ -184,6 +185,10 @@ impl Subscriber {
             log::warn!("Ignoring pod {}: its job runs in another one.", view.name);
             return;
         }
+        let view = match self.last.take() {
+            Some(known) => known.followed_by(view),
+            None => view,
+        };
         self.last = Some(view.clone());
         // Only this task sends, so after taking the old view there is room.
         let _ = self.views.try_recv();

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::fragments::{Mounts, Volumes};
 use crate::cluster::plan::{Plan, Setting, plan};
-use crate::config::{JobSettings, Placement, Resources, VolumeSettings};
+use crate::config::{Graces, JobSettings, Placement, Resources, VolumeSettings};
 use crate::job::{FileSource, Job, Registries, Repository, Secret, Step, WorkspaceFile};
 use crate::logs::redact::Redactions;
 use crate::workspace::spec::WorkspaceSpec;
@@ -19,6 +19,11 @@ fn settings() -> JobSettings {
     JobSettings {
         max_runtime: Duration::from_secs(1800),
         deadline: Duration::from_secs(1200),
+        graces: Graces {
+            image_pull: Duration::from_secs(60),
+            scheduling: Duration::from_secs(900),
+            pod_start: Duration::from_secs(300),
+        },
         resources: Resources {
             limit_cpu: None,
             limit_memory: Some("12Gi".to_string()),

@@ -1,137 +1,473 @@
-//! What pods mean for their jobs, as clusters show them.
+//! Every cause from the status of a real pod, and what may never lead to a
+//! success whatever is seen.
 
-use super::*;
+use proptest::prelude::*;
+use proptest::test_runner::Config;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
-fn container(name: &str, state: ContainerState) -> ContainerView {
-    ContainerView {
-        name: name.to_string(),
-        image: "image:1".to_string(),
-        state,
-    }
+use super::evidence::{EventView, Evidence, JobView, is_open};
+use super::{Cause, PodView, Verdict, WatchedPod};
+
+/// A pod as the API gives it, and what it means.
+#[derive(Deserialize)]
+struct Case {
+    case: String,
+    cause: String,
+    permanent: bool,
+    sentence: String,
+    pod: WatchedPod,
 }
 
-fn waiting(reason: &str, message: &str) -> ContainerState {
-    ContainerState::Waiting {
-        reason: reason.to_string(),
-        message: message.to_string(),
-    }
+fn names() -> Vec<String> {
+    vec!["setup".to_string(), "main".to_string()]
 }
 
-fn ended(exit_code: i32, reason: &str, message: &str) -> ContainerState {
-    ContainerState::Ended {
-        exit_code,
-        reason: reason.to_string(),
-        message: message.to_string(),
-        started: None,
-        finished: None,
-    }
-}
-
-/// The verdict on a pod whose set-up ended well and whose only step is so.
-fn verdict(phase: Phase, reason: &str, step: ContainerState) -> Verdict {
-    let view = PodView {
-        name: "pod".to_string(),
-        uid: "1".to_string(),
-        phase,
-        reason: reason.to_string(),
-        message: "in the words of the kubelet".to_string(),
-        terminating: false,
-        gone: false,
-        unschedulable: None,
-        containers: vec![
-            container("setup-workspace", ended(0, "Completed", "")),
-            container("step", step),
-        ],
-    };
-    view.verdict(&["setup-workspace".to_string(), "step".to_string()])
+/// The name of a cause, without what belongs to it.
+fn name(cause: &Cause) -> String {
+    let text = format!("{cause:?}");
+    text.split(' ').next().unwrap_or_default().to_string()
 }
 
 #[test]
-fn only_exit_codes_prove_success() {
-    let well = || ended(0, "Completed", "");
-    assert_eq!(verdict(Phase::Succeeded, "", well()), Verdict::Succeeded);
-    // The kubelet reports the containers before it reports the phase.
-    assert_eq!(verdict(Phase::Open, "", well()), Verdict::Succeeded);
-    assert_eq!(
-        verdict(Phase::Succeeded, "", waiting("", "")),
-        Verdict::Failed(Failure::NoProof)
-    );
-}
-
-#[test]
-fn ends_are_told_apart() {
-    for (step, told) in [
-        (ended(42, "Error", ""), "ended with exit code 42"),
-        (ended(137, "OOMKilled", ""), "more memory than its limit"),
-        (
-            ended(137, "ContainerStatusUnknown", "could not be located"),
-            "the pod failed: ContainerStatusUnknown could not be located",
-        ),
-        (
-            ended(128, "StartError", "exec: \"/bin/sh\": no such file"),
-            "its image must have /bin/sh: exec",
-        ),
-        (
-            ended(128, "StartError", "mkdir /job/f: not a directory"),
-            "the step's directory, or one above it, is not a directory: mkdir",
-        ),
-        (
-            ended(128, "StartError", "the runtime is unwell"),
-            "container step cannot start: the runtime is unwell",
-        ),
-    ] {
-        let Verdict::Failed(failure) = verdict(Phase::Failed, "", step) else {
-            panic!("not failed, but it should be: {told}");
+fn every_pod_status_has_its_cause() {
+    let cases: Vec<Case> = serde_json::from_str(include_str!("pods.json")).unwrap();
+    for case in cases {
+        let verdict = PodView::new(&case.pod, false).verdict(&names());
+        let (failure, ends) = match verdict {
+            Verdict::Failed(failure) => (failure, true),
+            Verdict::Stuck(failure) => (failure, false),
+            other => panic!("{}: {other:?}", case.case),
         };
-        assert!(failure.to_string().contains(told), "{failure}, not: {told}");
+        let found = (name(&failure.cause), failure.is_permanent());
+        assert_eq!(found, (case.cause, case.permanent), "{}", case.case);
+        assert_eq!(ends, case.permanent, "{}", case.case);
+        let said = failure.to_string();
+        assert!(said.contains(&case.sentence), "{}: {said}", case.case);
+    }
+}
+
+/// Reason and message of an Event, the cause, and whether it is permanent.
+const REFUSALS: &[(&str, &str, bool)] = &[
+    (
+        "exceeded quota: q, requested: pods=1, used: pods=4, limited: pods=4",
+        "Quota",
+        false,
+    ),
+    (
+        "exceeded quota: q, requested: limits.memory=2Gi,pods=1, used: limits.memory=0,pods=4, \
+         limited: limits.memory=4Gi,pods=4",
+        "Quota",
+        false,
+    ),
+    (
+        "exceeded quota: q, requested: limits.memory=2Gi,requests.memory=2Gi, used: \
+         limits.memory=0,requests.memory=0, limited: limits.memory=1Gi,requests.memory=1Gi",
+        "QuotaTooSmall",
+        true,
+    ),
+    (
+        "exceeded quota: q, requested: pods=1, used: pods=0, limited: pods=0",
+        "QuotaTooSmall",
+        true,
+    ),
+    ("exceeded quota: q, requested: what=ever", "Quota", false),
+    (
+        "failed quota: q: must specify limits.memory for: main",
+        "Admission",
+        true,
+    ),
+    (
+        "maximum memory usage per Container is 32Mi, but limit is 2Gi",
+        "LimitRange",
+        true,
+    ),
+    (
+        "minimum cpu usage per Pod is 1, but request is 500m",
+        "LimitRange",
+        true,
+    ),
+    (
+        "violates PodSecurity \"restricted:latest\": runAsNonRoot != true",
+        "PodSecurity",
+        true,
+    ),
+    (
+        "ValidatingAdmissionPolicy 'x' with binding 'y' denied request: no pods today",
+        "Admission",
+        true,
+    ),
+    (
+        "unable to create new content in namespace jobs because it is being terminated",
+        "Admission",
+        true,
+    ),
+    (
+        "error looking up service account jobs/default: serviceaccount \"default\" not found",
+        "AdmissionDown",
+        false,
+    ),
+];
+
+fn event(reason: &str, message: &str, second: i64) -> EventView {
+    EventView {
+        reason: reason.to_string(),
+        message: message.to_string(),
+        time: Some(jiff::Timestamp::from_second(second).unwrap()),
+    }
+}
+
+fn without_pod(evidence: &Evidence) -> (String, bool) {
+    match evidence.without_pod() {
+        Verdict::Failed(failure) => (name(&failure.cause), true),
+        Verdict::Stuck(failure) => (name(&failure.cause), false),
+        other => panic!("a Job without a pod is never {other:?}"),
     }
 }
 
 #[test]
-fn the_pods_own_reason_comes_first() {
-    let killed = || ended(137, "Error", "");
-    let Verdict::Failed(failure) = verdict(Phase::Failed, "Evicted", killed()) else {
-        panic!("an evicted pod has failed");
-    };
-    let told = "the node evicted the pod: in the words of the kubelet";
-    assert_eq!(failure.to_string(), told);
-    assert_eq!(
-        verdict(Phase::Failed, "DeadlineExceeded", killed()),
-        Verdict::Failed(Failure::DeadlineExceeded)
-    );
-}
-
-#[test]
-fn what_may_pass_is_waited_for() {
-    for (reason, message) in [
-        ("ImagePullBackOff", "Back-off pulling image"),
-        ("CreateContainerError", "context deadline exceeded"),
-        ("CreateContainerConfigError", "failed to sync secret cache"),
-    ] {
-        let verdict = verdict(Phase::Open, "", waiting(reason, message));
-        assert!(
-            matches!(verdict, Verdict::Stuck(_)),
-            "{reason}: {verdict:?}"
-        );
+fn every_refusal_of_a_pod_has_its_cause() {
+    for (words, cause, is_permanent) in REFUSALS {
+        let message = format!("Error creating: pods \"j-tfq9g\" is forbidden: {words}");
+        let evidence = Evidence::new(Some(vec![event("FailedCreate", &message, 1)]), None);
+        let found = without_pod(&evidence);
+        assert_eq!(found, (cause.to_string(), *is_permanent), "{words}");
     }
-    let going_on = verdict(Phase::Open, "", waiting("PodInitializing", ""));
-    assert_eq!(going_on, Verdict::Running);
-}
-
-#[test]
-fn what_cannot_pass_fails_at_once() {
-    for (reason, message) in [
-        ("InvalidImageName", "couldn't parse image name"),
-        ("ErrImageNeverPull", ""),
+    for (message, expected) in [
         (
-            "CreateContainerConfigError",
-            "container has runAsNonRoot and image will run as root",
+            "Error creating: admission webhook \"a.example.org\" denied the request: no",
+            ("Admission", true),
+        ),
+        (
+            "Error creating: Internal error occurred: failed calling webhook \"a.example.org\": \
+             connection refused",
+            ("AdmissionDown", false),
+        ),
+        (
+            "Error creating: Pod \"j\" is invalid: spec.volumes: Required value",
+            ("Admission", true),
+        ),
+        (
+            "Error creating: etcdserver: request timed out",
+            ("AdmissionDown", false),
         ),
     ] {
-        let verdict = verdict(Phase::Open, "", waiting(reason, message));
-        assert!(
-            matches!(verdict, Verdict::Failed(_)),
-            "{reason}: {verdict:?}"
-        );
+        let evidence = Evidence::new(Some(vec![event("FailedCreate", message, 1)]), None);
+        let (cause, is_permanent) = without_pod(&evidence);
+        assert_eq!((cause.as_str(), is_permanent), expected, "{message}");
+    }
+}
+
+#[test]
+fn jobs_without_pods_are_explained() {
+    let quota = "Error creating: pods \"j\" is forbidden: exceeded quota: q, requested: pods=1, \
+                 used: pods=1, limited: pods=1";
+    let refused = || Some(vec![event("FailedCreate", quota, 5)]);
+    let failed = |reason: &str| Some(JobView::Failed(reason.to_string()));
+    let suspended = || vec![event("FailedCreate", quota, 1), event("Suspended", "", 2)];
+    for (events, job, expected) in [
+        (None, None, ("NoPod", false)),
+        (Some(vec![]), Some(JobView::Open), ("NoPod", false)),
+        (refused(), Some(JobView::Open), ("Quota", false)),
+        (refused(), None, ("Quota", false)),
+        (Some(suspended()), None, ("Suspended", false)),
+        (None, Some(JobView::Suspended), ("Suspended", false)),
+        (refused(), Some(JobView::Deleted), ("JobDeleted", true)),
+        (None, failed("DeadlineExceeded"), ("Deadline", true)),
+        (None, failed("BackoffLimitExceeded"), ("Deleted", true)),
+    ] {
+        let evidence = Evidence::new(events, job);
+        let (cause, is_permanent) = without_pod(&evidence);
+        assert_eq!((cause.as_str(), is_permanent), expected, "{evidence:?}");
+    }
+}
+
+#[test]
+fn pods_that_do_not_start_are_explained() {
+    let missing = "MountVolume.SetUp failed for volume \"v\" : configmap \"nope\" not found";
+    let summary = "Unable to attach or mount volumes: unmounted volumes=[v], unattached \
+                   volumes=[v]: timed out waiting for the condition";
+    let cache = "MountVolume.SetUp failed for volume \"v\" : failed to sync secret cache: timed \
+                 out waiting for the condition";
+    let attach = "Multi-Attach error for volume \"v\" Volume is already used by node";
+    let network = "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to setup \
+                   network for sandbox \"1f\": no network";
+    let own =
+        "MountVolume.SetUp failed for volume \"job-spec\" : secret \"run-1-workspace-0\" not found";
+    let stuck = Verdict::Stuck(Cause::NotStarted.with(""));
+    let view = PodView {
+        run: "run-1".to_string(),
+        ..PodView::unseen("run-1-abcde", "1")
+    };
+    for (events, expected) in [
+        (vec![], "NotStarted"),
+        (vec![event("FailedMount", missing, 1)], "VolumeMissing"),
+        (
+            vec![
+                event("FailedMount", summary, 3),
+                event("FailedMount", missing, 2),
+            ],
+            "VolumeMissing",
+        ),
+        (vec![event("FailedMount", summary, 3)], "VolumeNotReady"),
+        (vec![event("FailedMount", own, 1)], "VolumeNotReady"),
+        (vec![event("FailedMount", cache, 1)], "VolumeNotReady"),
+        (
+            vec![event("FailedAttachVolume", attach, 1)],
+            "VolumeNotReady",
+        ),
+        (
+            vec![
+                event("FailedCreatePodSandBox", network, 1),
+                event("SandboxChanged", "", 2),
+            ],
+            "Sandbox",
+        ),
+        (
+            vec![event("FailedMount", missing, 1), event("Pulling", "", 2)],
+            "NotStarted",
+        ),
+    ] {
+        let evidence = Evidence::new(Some(events), None);
+        let failure = match evidence.before_start(&view, stuck.clone()) {
+            Verdict::Failed(failure) if failure.is_permanent() => failure,
+            Verdict::Stuck(failure) => failure,
+            other => panic!("{other:?} of {evidence:?}"),
+        };
+        assert_eq!(name(&failure.cause), expected, "{evidence:?}");
+    }
+}
+
+#[test]
+fn who_deleted_a_pod_is_asked_of_its_job() {
+    for (job, expected) in [
+        (None, Cause::Deleted),
+        (Some(JobView::Open), Cause::Deleted),
+        (Some(JobView::Deleted), Cause::JobDeleted),
+        (Some(JobView::Suspended), Cause::SuspendedRunning),
+        (
+            Some(JobView::Failed("DeadlineExceeded".to_string())),
+            Cause::Deadline,
+        ),
+    ] {
+        assert_eq!(Evidence::new(None, job).deletion().cause, expected);
+    }
+}
+
+fn pod(status: Value) -> WatchedPod {
+    let pod = json!({"metadata": {"name": "a", "uid": "1"}, "spec": {"nodeName": "n"},
+        "status": status});
+    serde_json::from_value(pod).unwrap()
+}
+
+/// Only a pod that is not prepared is asked about; a long pull is none.
+#[test]
+fn healthy_pods_are_not_asked_about() {
+    let is_asked = |status: Value| {
+        let view = PodView::new(&pod(status), false);
+        is_open(&view, &view.verdict(&names()))
+    };
+    let waiting = json!([{"name": "setup", "image": "", "imageID": "", "ready": false,
+        "restartCount": 0, "state": {"waiting": {"reason": "PodInitializing"}}}]);
+    let sandbox = |is_ready: &str| {
+        json!({"conditions": [{"type": "PodReadyToStartContainers", "status": is_ready}],
+            "initContainerStatuses": waiting})
+    };
+    assert!(is_asked(sandbox("False")));
+    assert!(!is_asked(sandbox("True")));
+    assert!(
+        is_asked(json!({"initContainerStatuses": waiting})),
+        "older clusters"
+    );
+    assert!(is_asked(json!({})), "the node says nothing");
+    let mut started = sandbox("False");
+    started["initContainerStatuses"][0]["state"] = json!({"running": {}});
+    assert!(!is_asked(started));
+}
+
+/// Kubelets before 1.31 forget in a back-off what it is for.
+#[test]
+fn a_back_off_keeps_its_cause() {
+    let view = |reason: &str, message: &str| {
+        let status = json!({"initContainerStatuses": [{"name": "setup", "image": "a:1",
+            "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"waiting": {"reason": reason, "message": message}}}]});
+        PodView::new(&pod(status), false)
+    };
+    let seen = view("ErrImagePull", "dial tcp: i/o timeout")
+        .followed_by(view("ImagePullBackOff", "Back-off pulling image \"a:1\""));
+    let Verdict::Stuck(failure) = seen.verdict(&names()) else {
+        panic!("{seen:?}");
+    };
+    assert_eq!(failure.message, "dial tcp: i/o timeout");
+}
+
+/// What one observation tells of three containers.
+#[derive(Clone, Debug)]
+struct Seen {
+    pod: u8,
+    phase: &'static str,
+    reason: Option<&'static str>,
+    is_terminating: bool,
+    is_gone: bool,
+    containers: [Option<State>; 3],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    Waiting,
+    Running,
+    Ended(i32),
+}
+
+const CONTAINERS: [&str; 3] = ["setup", "step-0", "step-1"];
+
+impl Seen {
+    fn view(&self) -> PodView {
+        let container = |(name, state): (&str, &Option<State>)| {
+            let state = match (*state)? {
+                State::Waiting => json!({"waiting": {}}),
+                State::Running => json!({"running": {}}),
+                State::Ended(code) => json!({"terminated": {"exitCode": code}}),
+            };
+            Some(
+                json!({"name": name, "image": "", "imageID": "", "ready": false,
+                "restartCount": 0, "state": state}),
+            )
+        };
+        let all = CONTAINERS.into_iter().zip(&self.containers);
+        let all: Vec<Value> = all.filter_map(container).collect();
+        let mut pod = json!({"metadata": {"name": "p", "uid": self.pod.to_string()},
+            "status": {"phase": self.phase, "containerStatuses": all}});
+        if let Some(reason) = self.reason {
+            pod["status"]["reason"] = reason.into();
+        }
+        if self.is_terminating {
+            pod["metadata"]["deletionTimestamp"] = "2026-01-31T12:00:00Z".into();
+        }
+        PodView::new(&serde_json::from_value(pod).unwrap(), self.is_gone)
+    }
+
+    /// Whether someone had told the pod to end by then.
+    fn is_stopped(&self) -> bool {
+        self.is_terminating || self.phase == "Failed" && self.reason.is_some()
+    }
+}
+
+fn any_seen() -> impl Strategy<Value = Seen> {
+    let state = prop_oneof![
+        1 => Just(None),
+        1 => Just(Some(State::Waiting)),
+        1 => Just(Some(State::Running)),
+        6 => Just(Some(State::Ended(0))),
+        1 => Just(Some(State::Ended(1))),
+    ];
+    (
+        prop_oneof![6 => Just(1u8), 1 => Just(2u8)],
+        prop_oneof![4 => Just("Running"), 1 => Just("Pending"), 1 => Just("Succeeded"),
+            1 => Just("Failed"), 1 => Just("Unknown")],
+        prop_oneof![4 => Just(None), 1 => Just(Some("Evicted"))],
+        prop::bool::weighted(0.1),
+        prop::bool::weighted(0.1),
+        [state.clone(), state.clone(), state],
+    )
+        .prop_map(
+            |(pod, phase, reason, is_terminating, is_gone, containers)| Seen {
+                pod,
+                phase,
+                reason,
+                is_terminating,
+                is_gone,
+                containers,
+            },
+        )
+}
+
+fn verdict(sequence: &[Seen]) -> Verdict {
+    let expected: Vec<String> = CONTAINERS.map(str::to_string).into();
+    let views = sequence.iter().map(Seen::view);
+    let known = views.reduce(PodView::followed_by).unwrap();
+    known.verdict(&expected)
+}
+
+/// What the sequence shows of one container of its first pod, in order, and
+/// whether the pod was told to end by then.
+fn history(sequence: &[Seen], container: usize) -> Vec<(State, bool)> {
+    let mut is_stopped = false;
+    let ours = sequence.iter().filter(|seen| seen.pod == sequence[0].pod);
+    ours.filter_map(|seen| {
+        is_stopped |= seen.is_stopped();
+        Some((seen.containers[container]?, is_stopped))
+    })
+    .collect()
+}
+
+const PROOF: (State, bool) = (State::Ended(0), false);
+
+proptest! {
+    #![proptest_config(Config { cases: 1024, failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn no_success_without_every_exit_code(
+        sequence in prop::collection::vec(any_seen(), 1..8)
+    ) {
+        if verdict(&sequence) == Verdict::Succeeded {
+            for (index, container) in CONTAINERS.iter().enumerate() {
+                let history = history(&sequence, index);
+                prop_assert!(history.contains(&PROOF), "{container} was not seen to succeed");
+                let is_failure = |(state, _): &(State, bool)| *state == State::Ended(1);
+                prop_assert!(!history.iter().any(is_failure), "{container} has failed");
+            }
+        }
+    }
+
+    #[test]
+    fn a_proof_that_was_seen_is_not_lost(
+        sequence in prop::collection::vec(any_seen(), 1..8)
+    ) {
+        let is_proven = |index: usize| {
+            let history = history(&sequence, index);
+            let proof = history.iter().position(|seen| *seen == PROOF);
+            let is_contrary = |(state, _): &(State, bool)| {
+                matches!(state, State::Running | State::Ended(1))
+            };
+            let contrary = history.iter().rposition(is_contrary);
+            let never_failed = !history.iter().any(|(state, _)| *state == State::Ended(1));
+            never_failed && proof.is_some() && contrary < proof
+        };
+        if (0..CONTAINERS.len()).all(is_proven) {
+            prop_assert_eq!(verdict(&sequence), Verdict::Succeeded);
+        }
+    }
+}
+
+/// The same for what is told beside a pod's status.
+#[test]
+fn events_and_jobs_are_no_proof() {
+    let reasons = [
+        "FailedCreate",
+        "Completed",
+        "SuccessfulCreate",
+        "Started",
+        "",
+    ];
+    let jobs = || {
+        [
+            None,
+            Some(JobView::Open),
+            Some(JobView::Deleted),
+            Some(JobView::Suspended),
+            Some(JobView::Failed(String::new())),
+        ]
+    };
+    for (reason, job) in reasons
+        .iter()
+        .flat_map(|reason| jobs().map(|job| (reason, job)))
+    {
+        let evidence = Evidence::new(Some(vec![event(reason, "", 1)]), job);
+        assert_ne!(evidence.without_pod(), Verdict::Succeeded, "{evidence:?}");
+        let view = PodView::unseen("a", "1");
+        let verdict = evidence.before_start(&view, Verdict::Running);
+        assert_ne!(verdict, Verdict::Succeeded, "{evidence:?}");
     }
 }

@@ -1,0 +1,156 @@
+//! What is known of a job → what to do now: the pod's own word, what Events
+//! and the Job tell beside it, and for how long to wait.
+
+use std::time::Instant;
+
+use crossbeam_channel::Receiver;
+
+use crate::cluster::client::KubeCluster;
+use crate::cluster::client::inquiry::Question;
+use crate::cluster::status::evidence::{self, Evidence};
+use crate::cluster::status::{Cause, Failure, PodView, Verdict};
+use crate::config::Graces;
+use crate::worker::patience::Patience;
+use crate::worker::questions::Questions;
+
+/// Judges the state of one job, again and again.
+pub(super) struct Waiting<'a> {
+    cluster: &'a KubeCluster,
+    run: &'a str,
+    questions: Questions<'a>,
+    patience: Patience,
+}
+
+/// What to do now.
+pub(super) struct Judgement {
+    /// `Running` and `Stuck` mean to wait.
+    pub(super) verdict: Verdict,
+    /// What a reader of the job's log should know.
+    pub(super) lines: Vec<String>,
+    /// When to judge again, if nothing happens before.
+    pub(super) wake: Option<Instant>,
+}
+
+impl<'a> Waiting<'a> {
+    pub(super) fn new(cluster: &'a KubeCluster, run: &'a str, graces: Graces) -> Waiting<'a> {
+        Waiting {
+            cluster,
+            run,
+            questions: Questions::new(cluster),
+            patience: Patience::new(graces),
+        }
+    }
+
+    /// Where the answer to a question arrives, while there is one.
+    pub(super) fn answer(&self) -> Option<&Receiver<Evidence>> {
+        self.questions.answer()
+    }
+
+    /// Takes what arrived there; `None` if nothing will.
+    pub(super) fn take(&mut self, evidence: Option<Evidence>) {
+        self.questions.take(evidence);
+    }
+
+    /// Judges what is known of the pod, which has these containers.
+    pub(super) fn judge(
+        &mut self,
+        view: Option<&PodView>,
+        containers: &[String],
+        now: Instant,
+    ) -> Judgement {
+        let (verdict, ask_at) = match view {
+            None => self.without_pod(now),
+            Some(view) => self.with_pod(view, containers, now),
+        };
+        let verdict = self.with_advice(verdict, view);
+        let obstacle = match &verdict {
+            Verdict::Running => None,
+            Verdict::Stuck(failure) => Some(failure),
+            Verdict::Succeeded | Verdict::Failed(_) => {
+                return Judgement {
+                    verdict,
+                    lines: Vec::new(),
+                    wake: ask_at,
+                };
+            }
+        };
+        // No pod at all is the first point on its way.
+        let progress = view.map_or(0, |view| 1 + view.progress());
+        let ruling = self.patience.look(progress, obstacle, now);
+        Judgement {
+            verdict: ruling.end.map_or(verdict, Verdict::Failed),
+            lines: ruling.lines,
+            wake: earliest(ask_at, ruling.wake),
+        }
+    }
+
+    fn without_pod(&mut self, now: Instant) -> (Verdict, Option<Instant>) {
+        let job = self.run.to_string();
+        let (evidence, ask_at) = self.questions.about(Question::NoPod { job }, now);
+        let verdict =
+            evidence.map_or_else(|| Evidence::default().without_pod(), Evidence::without_pod);
+        (verdict, ask_at)
+    }
+
+    fn with_pod(
+        &mut self,
+        view: &PodView,
+        containers: &[String],
+        now: Instant,
+    ) -> (Verdict, Option<Instant>) {
+        let verdict = view.verdict(containers);
+        if evidence::is_open(view, &verdict) {
+            let question = Question::NotStarted {
+                pod: view.uid.clone(),
+            };
+            let (evidence, ask_at) = self.questions.about(question, now);
+            let verdict = match evidence {
+                Some(evidence) => evidence.before_start(view, verdict),
+                None => verdict,
+            };
+            return (verdict, ask_at);
+        }
+        match verdict {
+            Verdict::Failed(failure) if is_unexplained(&failure) => {
+                match self.questions.deletion(self.run, now) {
+                    Ok(evidence) => (Verdict::Failed(evidence.deletion()), None),
+                    Err(ask_at) => (Verdict::Running, Some(ask_at)),
+                }
+            }
+            verdict => {
+                self.questions.rest();
+                (verdict, None)
+            }
+        }
+    }
+
+    /// Where Kubernetes has no words for us, it may have some for a person.
+    fn with_advice(&self, verdict: Verdict, view: Option<&PodView>) -> Verdict {
+        let name = match (&verdict, view) {
+            (Verdict::Stuck(failure), _) if !failure.message.is_empty() => return verdict,
+            (Verdict::Stuck(failure), None) if failure.cause == Cause::NoPod => self.run,
+            (Verdict::Stuck(failure), Some(view)) if failure.cause == Cause::NotStarted => {
+                &view.name
+            }
+            _ => return verdict,
+        };
+        let advice = format!(
+            "see kubectl --namespace {} get events --field-selector involvedObject.name={name}",
+            self.cluster.namespace()
+        );
+        match verdict {
+            Verdict::Stuck(failure) => Verdict::Stuck(failure.cause.with(advice)),
+            verdict => verdict,
+        }
+    }
+}
+
+/// Whether a pod went without a word, so that its Job may have some.
+fn is_unexplained(failure: &Failure) -> bool {
+    failure.cause == Cause::Deleted && failure.message.is_empty()
+}
+
+/// The earlier of two times, where there are any.
+pub(super) fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    [a, b].into_iter().flatten().min()
+}
