@@ -28,6 +28,9 @@ const NODE_GRACE: Duration = Duration::from_secs(15 * 60);
 /// A Job whose pod does not show is worth a warning.
 const POD_EXPECTED: Duration = Duration::from_secs(60);
 
+/// How long the end of a pod waits for the server to have its log.
+const LAST_LOG_PATIENCE: Duration = Duration::from_millis(400);
+
 pub(super) struct Follow<'a> {
     worker: &'a Worker<'a>,
     subscription: &'a Subscription,
@@ -263,19 +266,14 @@ impl<'a> Follow<'a> {
     /// Leaves a log entry for a reader who asks why, then passes the end on.
     fn ended(mut self, end: Option<End>) -> Result<(), End> {
         let Some(end) = end else { return Ok(()) };
+        if matches!(end, End::Stopped(Stop::NotOurs)) {
+            self.close_entry();
+            return Err(end);
+        }
         if let Some(log) = &mut self.log {
             log.read_last_bytes(&self.worker.log);
         }
-        let reason = match &end {
-            End::Stopped(Stop::Cancelled) => Some("The job was cancelled.".to_string()),
-            End::Stopped(Stop::DrainLimit) => Some("The executor was stopped.".to_string()),
-            End::TimedOut => Some("The job took longer than it may.".to_string()),
-            End::Failed(Failure::ExitCode { .. })
-            | End::Stopped(Stop::NotOurs | Stop::Handover) => None,
-            End::Failed(failure) => Some(failure.to_string()),
-            End::NotCreated(error) => Some(error.to_string()),
-        };
-        if let Some(reason) = reason {
+        if let Some(reason) = end.reason() {
             if self.log.is_none() {
                 self.open_entry(None);
             }
@@ -283,7 +281,12 @@ impl<'a> Follow<'a> {
                 self.worker.log.note(log.entry, &reason);
             }
         }
+        let entry = self.log.as_ref().map(|log| log.entry);
         self.close_entry();
+        if let Some(entry) = entry {
+            // What comes next ends the pod, so the log goes first.
+            self.worker.log.wait_until_sent(entry, LAST_LOG_PATIENCE);
+        }
         Err(end)
     }
 }
