@@ -1,6 +1,7 @@
 //! What goes wrong, with which requests, and how often.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::Request;
 
@@ -15,6 +16,8 @@ pub(crate) enum Call {
     Watch,
     /// The log of a container.
     Log,
+    /// The creation of any object.
+    AnyCreate,
     /// The creation of an object of this kind, such as `jobs`.
     Create(&'static str),
     /// The deletion of one.
@@ -32,6 +35,7 @@ impl Call {
             Call::List => is_get("/pods") && !is_watch,
             Call::Watch => is_get("/pods") && is_watch,
             Call::Log => is_get("/log"),
+            Call::AnyCreate => method == "POST",
             Call::Create(kind) => method == "POST" && path.ends_with(&format!("/{kind}")),
             Call::Delete(kind) => method == "DELETE" && path.contains(&format!("/{kind}/")),
         }
@@ -74,6 +78,8 @@ pub(super) enum Trouble {
     Swallow,
     /// The request has its effect and is never answered.
     SwallowAnswer,
+    /// The request goes on its way only after a while.
+    Delay(Duration),
     /// The answer's body ends early.
     Cut { after: u64, place: Place, how: How },
 }
@@ -193,6 +199,12 @@ impl Fault {
     /// The request has its effect and is never answered.
     pub(crate) fn swallow_answer(self) -> Fault {
         self.trouble(Trouble::SwallowAnswer)
+    }
+
+    /// The request is kept for a while and then passed on, even if nobody
+    /// waits for it any more.
+    pub(crate) fn delay(self, time: Duration) -> Fault {
+        self.trouble(Trouble::Delay(time))
     }
 
     /// The connection breaks inside of the answer.
