@@ -13,6 +13,10 @@ use crate::support::proxy::fault::{Call, Fault, Place};
 /// A job may be silent for 25 s. So much of it may be planned for: what is
 /// left is for a new process to connect, on a busy machine.
 const SILENCE_MAX: Duration = Duration::from_secs(13);
+/// Log streams end early as if all were said after so many bytes at least.
+const CLEAN_BYTES_MIN: u64 = 20_000;
+/// How much further the next of several answers gets.
+const FURTHER: u64 = 1_500;
 /// Cards that are tried before a turn is left out.
 const TRIES: usize = 5;
 
@@ -195,17 +199,22 @@ impl Run {
         self.diary.tell("the API server is back");
     }
 
-    /// The next answers of this kind end somewhere, with a reset or as if all
-    /// were said.
+    /// The next answers of this kind end somewhere, each further on than the
+    /// one before: with a reset, or as if all were said. The latter happens to
+    /// logs inside of much output alone, since little is sent in one piece.
     fn cut_answers(&mut self, call: Call, what: &str) -> bool {
-        let after = self.rng.u64(..30_000) >> self.rng.u32(..10);
+        let mut after = self.rng.u64(..30_000) >> self.rng.u32(..10);
+        let is_clean = self.rng.bool();
+        if is_clean && call == Call::Log {
+            after += CLEAN_BYTES_MIN;
+        }
         let places = [Place::Here, Place::AtBorder, Place::InStamp];
         let place = places[self.rng.usize(..places.len())];
         let times = self.rng.u32(1..5);
-        let fault = Fault::on(call).times(times).perhaps();
-        let (fault, how) = match self.rng.bool() {
-            true => (fault.cut(after, place), "cut"),
-            false => (fault.end_early(after, place), "ended early"),
+        let fault = Fault::on(call).times(times).further(FURTHER).perhaps();
+        let (fault, how) = match is_clean {
+            true => (fault.end_early(after, place), "ended early"),
+            false => (fault.cut(after, place), "cut"),
         };
         self.diary.tell(&format!(
             "{times} {what} are {how} after {after} bytes, {place:?}"
