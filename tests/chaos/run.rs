@@ -17,6 +17,7 @@ use super::summary::Summary;
 use super::trouble::Deck;
 use super::verdict::{Ending, Fate, judge};
 use crate::frontend::record::JobRef;
+use crate::support::proxy::Proxy;
 use crate::support::stage::Stage;
 
 /// So many jobs are in their queues or running.
@@ -62,12 +63,14 @@ pub(super) enum Due {
     Start(usize),
     KillAgain(usize),
     EndFrontendOutage,
+    EndApiOutage,
 }
 
 /// A run under way.
 pub(super) struct Run {
     pub(super) stage: Stage,
     pub(super) fleet: Fleet,
+    pub(super) proxy: Proxy,
     pub(super) diary: Diary,
     pub(super) rng: Rng,
     pub(super) deck: Deck,
@@ -75,6 +78,8 @@ pub(super) struct Run {
     pub(super) running: Vec<Running>,
     /// Until when the frontend is away.
     pub(super) frontend_away: Option<Instant>,
+    /// Whether the API server is away.
+    pub(super) api_is_away: bool,
     /// When something struck that can cost the answer to a dequeue.
     pub(super) dequeue_threats: Vec<Instant>,
     pub(super) summary: Summary,
@@ -126,8 +131,9 @@ pub(crate) fn run(options: &Options) -> Summary {
 impl Run {
     fn new(options: &Options) -> Run {
         let stage = Stage::new();
+        let proxy = Proxy::before(&stage.namespace);
         let builder = stage
-            .executor()
+            .executor_through(&proxy)
             .without("EXECUTOR_QUEUE_NAME")
             .env("EXECUTOR_QUEUE_NAMES", "batches,codeintel")
             .env("EXECUTOR_KUBERNETES_RESOURCE_LIMIT_MEMORY", "128Mi");
@@ -140,6 +146,7 @@ impl Run {
         ));
         Run {
             fleet: Fleet::new(builder),
+            proxy,
             stage,
             diary,
             rng: Rng::with_seed(options.seed),
@@ -147,6 +154,7 @@ impl Run {
             agenda: Vec::new(),
             running: Vec::new(),
             frontend_away: None,
+            api_is_away: false,
             dequeue_threats: Vec::new(),
             summary: Summary::default(),
             seed: options.seed,
@@ -189,6 +197,7 @@ impl Run {
                 Due::Start(index) => self.fleet.start(index, &mut self.diary),
                 Due::KillAgain(index) => self.kill_again(index),
                 Due::EndFrontendOutage => self.end_frontend_outage(),
+                Due::EndApiOutage => self.end_api_outage(),
             }
         }
     }
@@ -313,6 +322,8 @@ impl Run {
     fn end(&mut self) {
         self.stage.frontend.clear_faults();
         self.stage.frontend.resume();
+        self.proxy.clear();
+        self.proxy.come_back();
         self.agenda.clear();
         for index in 0..REPLICAS {
             self.fleet.start(index, &mut self.diary);

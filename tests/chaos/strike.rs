@@ -7,11 +7,16 @@ use super::fleet::REPLICAS;
 use super::pods;
 use super::run::{Due, Run};
 use super::trouble::Trouble;
-use crate::frontend::fault::Fault;
+use crate::frontend::fault::Fault as FrontendFault;
+use crate::support::proxy::fault::{Call, Fault, Place};
 
 /// A job may be silent for 25 s. So much of it may be planned for: what is
 /// left is for a new process to connect, on a busy machine.
 const SILENCE_MAX: Duration = Duration::from_secs(13);
+/// Log streams end early as if all were said after so many bytes at least.
+const CLEAN_BYTES_MIN: u64 = 20_000;
+/// How much further the next of several answers gets.
+const FURTHER: u64 = 1_500;
 /// Cards that are tried before a turn is left out.
 const TRIES: usize = 5;
 
@@ -41,6 +46,16 @@ impl Run {
             Trouble::LostAnswer => self.lose_answer(),
             Trouble::LostDequeue => self.lose_dequeue(),
             Trouble::FrontendError => self.refuse_calls(),
+            Trouble::ApiRestart => self.begin_api_outage(),
+            Trouble::ApiCut => {
+                self.diary.tell("connections to the API server are cut");
+                self.proxy.end_connections();
+                true
+            }
+            Trouble::CutLog => self.cut_answers(Call::Log, "log streams"),
+            Trouble::CutWatch => self.cut_answers(Call::Watch, "watches"),
+            Trouble::ApiError => self.refuse_api_calls(),
+            Trouble::LostApiAnswer => self.lose_api_answer(),
             Trouble::DeletedPod | Trouble::EvictedPod => self.take_pod(card),
         }
     }
@@ -129,7 +144,7 @@ impl Run {
         let times = self.rng.u32(1..3);
         self.diary
             .tell(&format!("answers to {call} are lost, {times} times"));
-        let fault = Fault::on(call).times(times).cut_after();
+        let fault = FrontendFault::on(call).times(times).cut_after();
         self.stage.frontend.inject(fault);
         true
     }
@@ -139,7 +154,9 @@ impl Run {
             return false;
         }
         self.diary.tell("the answer to a dequeue is lost");
-        self.stage.frontend.inject(Fault::on("dequeue").cut_after());
+        self.stage
+            .frontend
+            .inject(FrontendFault::on("dequeue").cut_after());
         self.dequeue_threats.push(Instant::now());
         true
     }
@@ -153,13 +170,93 @@ impl Run {
             "dequeue",
         ];
         let call = calls[self.rng.usize(..calls.len())];
-        let fault = Fault::on(call).times(self.rng.u32(1..4));
+        let fault = FrontendFault::on(call).times(self.rng.u32(1..4));
         let (fault, how) = match [0, 429, 500, 502, 503][self.rng.usize(..5)] {
             0 => (fault.cut_before(), "cut".to_owned()),
             status => (fault.status(status), format!("refused with {status}")),
         };
         self.diary.tell(&format!("calls of {call} are {how}"));
         self.stage.frontend.inject(fault);
+        true
+    }
+
+    fn begin_api_outage(&mut self) -> bool {
+        if self.api_is_away {
+            return false;
+        }
+        let time = Duration::from_millis(self.rng.u64(1_000..5_000));
+        let text = format!("the API server goes away for {time:.1?}");
+        self.diary.tell(&text);
+        self.proxy.go_away();
+        self.api_is_away = true;
+        self.agenda.push((Instant::now() + time, Due::EndApiOutage));
+        true
+    }
+
+    pub(super) fn end_api_outage(&mut self) {
+        self.proxy.come_back();
+        self.api_is_away = false;
+        self.diary.tell("the API server is back");
+    }
+
+    /// The next answers of this kind end somewhere, each further on than the
+    /// one before: with a reset, or as if all were said. The latter happens to
+    /// logs inside of much output alone, since little is sent in one piece.
+    fn cut_answers(&mut self, call: Call, what: &str) -> bool {
+        let mut after = self.rng.u64(..30_000) >> self.rng.u32(..10);
+        let is_clean = self.rng.bool();
+        if is_clean && call == Call::Log {
+            after += CLEAN_BYTES_MIN;
+        }
+        let places = [Place::Here, Place::AtBorder, Place::InStamp];
+        let place = places[self.rng.usize(..places.len())];
+        let times = self.rng.u32(1..5);
+        let fault = Fault::on(call).times(times).further(FURTHER).perhaps();
+        let (fault, how) = match is_clean {
+            true => (fault.end_early(after, place), "ended early"),
+            false => (fault.cut(after, place), "cut"),
+        };
+        self.diary.tell(&format!(
+            "{times} {what} are {how} after {after} bytes, {place:?}"
+        ));
+        self.proxy.inject(fault);
+        true
+    }
+
+    fn refuse_api_calls(&mut self) -> bool {
+        let calls = [
+            Call::List,
+            Call::Watch,
+            Call::Log,
+            Call::Create("jobs"),
+            Call::Create("secrets"),
+            Call::Delete("jobs"),
+            Call::Delete("secrets"),
+        ];
+        let call = calls[self.rng.usize(..calls.len())];
+        let fault = Fault::on(call).times(self.rng.u32(1..4)).perhaps();
+        let status = [429, 500, 503][self.rng.usize(..3)];
+        let fault = match status {
+            429 => fault.answer_retry_after(status, 1),
+            _ => fault.answer(status),
+        };
+        self.diary
+            .tell(&format!("{call:?} is refused with {status}"));
+        self.proxy.inject(fault);
+        true
+    }
+
+    fn lose_api_answer(&mut self) -> bool {
+        let calls = [
+            Call::Create("jobs"),
+            Call::Create("secrets"),
+            Call::Delete("jobs"),
+            Call::Delete("secrets"),
+        ];
+        let call = calls[self.rng.usize(..calls.len())];
+        self.diary.tell(&format!("an answer to {call:?} is lost"));
+        let fault = Fault::on(call).perhaps().reset_after();
+        self.proxy.inject(fault);
         true
     }
 

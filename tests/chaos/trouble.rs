@@ -22,6 +22,18 @@ pub(crate) enum Trouble {
     LostDequeue,
     /// The frontend never gets a call, or refuses it.
     FrontendError,
+    /// The API server cuts every connection and is away for some seconds.
+    ApiRestart,
+    /// Every connection to the API server is cut.
+    ApiCut,
+    /// Log streams end early.
+    CutLog,
+    /// The watch of pods ends early.
+    CutWatch,
+    /// The API server refuses calls.
+    ApiError,
+    /// The API server does what it is asked to, and the answer is lost.
+    LostApiAnswer,
     /// Somebody deletes the pod of a job.
     DeletedPod,
     /// Somebody drains the node of a job.
@@ -29,7 +41,7 @@ pub(crate) enum Trouble {
 }
 
 /// How many cards there are of each kind.
-const CARDS: [(Trouble, usize); 9] = [
+const CARDS: [(Trouble, usize); 15] = [
     (Trouble::Kill, 5),
     (Trouble::KillTwice, 2),
     (Trouble::Handover, 2),
@@ -37,6 +49,12 @@ const CARDS: [(Trouble, usize); 9] = [
     (Trouble::LostAnswer, 4),
     (Trouble::LostDequeue, 1),
     (Trouble::FrontendError, 3),
+    (Trouble::ApiRestart, 2),
+    (Trouble::ApiCut, 2),
+    (Trouble::CutLog, 4),
+    (Trouble::CutWatch, 2),
+    (Trouble::ApiError, 3),
+    (Trouble::LostApiAnswer, 2),
     (Trouble::DeletedPod, 2),
     (Trouble::EvictedPod, 2),
 ];
@@ -81,6 +99,12 @@ impl fmt::Display for Trouble {
             Trouble::LostAnswer => "lost answer",
             Trouble::LostDequeue => "lost answer to a dequeue",
             Trouble::FrontendError => "call refused",
+            Trouble::ApiRestart => "restart of the API server",
+            Trouble::ApiCut => "connections to the API server cut",
+            Trouble::CutLog => "log streams cut",
+            Trouble::CutWatch => "watch cut",
+            Trouble::ApiError => "call of the API server refused",
+            Trouble::LostApiAnswer => "lost answer of the API server",
             Trouble::DeletedPod => "pod deleted",
             Trouble::EvictedPod => "pod evicted",
         })

@@ -56,6 +56,8 @@ pub(crate) struct Fault {
     times: Option<u32>,
     struck: u32,
     is_over: bool,
+    /// Whether it is fine if it strikes less often than it was meant to.
+    may_miss: bool,
     trouble: Trouble,
     /// Added to where the answer is cut with each strike.
     further: u64,
@@ -116,6 +118,7 @@ impl Fault {
             times: Some(1),
             struck: 0,
             is_over: false,
+            may_miss: false,
             trouble: Trouble::ResetBefore,
             further: 0,
         }
@@ -142,6 +145,12 @@ impl Fault {
     /// It strikes until `Proxy::clear`, and once at least.
     pub(crate) fn always(mut self) -> Fault {
         self.times = None;
+        self
+    }
+
+    /// It may strike less often, or not at all: chance decides.
+    pub(crate) fn perhaps(mut self) -> Fault {
+        self.may_miss = true;
         self
     }
 
@@ -256,7 +265,7 @@ impl Fault {
 
     /// Whether it has struck less than it was meant to.
     pub(super) fn has_missed(&self) -> bool {
-        self.struck < self.times.unwrap_or(1)
+        !self.may_miss && self.struck < self.times.unwrap_or(1)
     }
 }
 
