@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::cluster::status::admission;
+
 /// However long the API server asks us to stay away, jobs do not wait longer.
 const STAY_AWAY_MAX: Duration = Duration::from_secs(30);
 
@@ -46,6 +48,11 @@ impl ClusterError {
         match &self.kind {
             ClusterErrorKind::Configuration(_) => false,
             ClusterErrorKind::Unreachable(_) | ClusterErrorKind::Busy { .. } => true,
+            ClusterErrorKind::Refused {
+                status: 403,
+                message,
+                ..
+            } => admission::can_pass(message),
             ClusterErrorKind::Refused { status, .. } => {
                 !self.is_too_large() && matches!(*status, 409 | 429 | 500..)
             }
@@ -199,6 +206,20 @@ mod tests {
         assert!(conflict("AlreadyExists").is_there_already());
         assert!(!conflict("Conflict").is_there_already());
         assert!(conflict("Conflict").is_retryable());
+    }
+
+    #[test]
+    fn quotas_may_have_room_later() {
+        let quota = |limit: u8| {
+            let amounts = format!(
+                "requested: count/jobs.batch=1, used: count/jobs.batch=2, limited: \
+                 count/jobs.batch={limit}"
+            );
+            refused(403, &format!("is forbidden: exceeded quota: q, {amounts}"))
+        };
+        assert!(quota(2).is_retryable());
+        assert!(!quota(0).is_retryable());
+        assert!(!refused(403, "is forbidden: User cannot create").is_retryable());
     }
 
     #[test]

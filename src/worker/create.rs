@@ -12,10 +12,12 @@ use crate::cluster::error::ClusterError;
 use crate::cluster::status::Phase;
 use crate::heartbeat::Stop;
 use crate::worker::unwinding::OnPanic;
-use crate::worker::{End, Rest, Worker};
+use crate::worker::{End, Rest, Worker, go_duration};
 
 /// How long an API server that does not answer is asked again to create.
 const CREATE_PATIENCE: Duration = Duration::from_secs(600);
+/// Tries that fail before the job's log says so.
+const TRIES_QUIET: u32 = 3;
 /// How long it is asked again to delete; then the cluster's own nets remain.
 const DELETE_PATIENCE: Duration = Duration::from_secs(60);
 /// The same after a panic, when nothing is reported before.
@@ -40,8 +42,8 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Tries again while the API server cannot be reached, unless the job is
-    /// stopped meanwhile.
+    /// Tries again while the API server cannot be reached or a quota is full,
+    /// unless the job is stopped meanwhile.
     fn patiently<T: Send>(
         &self,
         call: impl Fn() -> Result<T, ClusterError> + Sync,
@@ -59,6 +61,11 @@ impl<'a> Worker<'a> {
             }
             let wait = backoff.next(backoff::random()).max(error.stay_away());
             log::warn!("Next try in {wait:.1?}: {error}.");
+            if backoff.failures() == TRIES_QUIET {
+                let limit = go_duration(CREATE_PATIENCE);
+                let line = format!("Waiting, for {limit} at most: {error}.");
+                self.log.note(self.setup_entry(), &line);
+            }
             match self.stops.recv_timeout(wait) {
                 Ok(stop) => return Err(End::Stopped(stop)),
                 Err(RecvTimeoutError::Timeout) => {}

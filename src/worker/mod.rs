@@ -368,9 +368,17 @@ impl<'a> Worker<'a> {
     /// Leaves a log entry for a reader who asks why nothing ran.
     fn tell_not_created(&self, end: &End) {
         if let Some(reason) = end.reason() {
-            let entry = self.log.open(SETUP_KEY, None, Timestamp::now());
+            let entry = self.setup_entry();
             self.log.note(entry, &reason);
             self.log.close(entry, None, None);
+        }
+    }
+
+    /// The first log entry, for what happens before its container starts.
+    fn setup_entry(&self) -> usize {
+        match self.log.begun(SETUP_KEY) {
+            Some(begun) => begun.index,
+            None => self.log.open(SETUP_KEY, None, Timestamp::now()),
         }
     }
 

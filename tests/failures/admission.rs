@@ -1,9 +1,9 @@
 //! The cluster does not take the pod: quotas, limits, security, suspension.
 
 use super::{assert_told_at_once, fail_good_job, name_of, start, wait_for_log};
-use crate::support::MINUTES;
 use crate::support::cluster::kubectl;
 use crate::support::stage::{Stage, TINY_IMAGE, tiny};
+use crate::support::{MINUTES, SOON, eventually};
 
 #[test]
 fn a_quota_that_is_too_small_is_told_at_once() {
@@ -40,6 +40,36 @@ fn a_security_level_that_refuses_is_told_at_once() {
         &view,
         &[words, "violates PodSecurity \"restricted:latest\""],
     );
+}
+
+/// The number of Jobs can have a quota of its own.
+#[test]
+fn a_job_that_is_one_too_many_is_waited_for() {
+    let stage = Stage::new();
+    let namespace = &stage.namespace;
+    namespace.kubectl(&["create", "quota", "one", "--hard=count/jobs.batch=1"]);
+    let image = format!("--image={TINY_IMAGE}");
+    namespace.kubectl(&["create", "job", "other", &image, "--", "sleep", "600"]);
+    // The quota counts what is there a moment later.
+    let used = ["get", "quota", "one", "-o", "jsonpath={.status.used}"];
+    eventually(
+        "the quota is full",
+        SOON,
+        || namespace.kubectl(&used).contains("\"1\"").then_some(()),
+        || namespace.story(),
+    );
+    let executor = start(&stage, &[]);
+    let job = stage
+        .frontend
+        .enqueue(stage.job().step(tiny("s", "echo ran")));
+    wait_for_log(&stage, job, "Waiting, for 5m0s at most: cannot create Job");
+    namespace.kubectl(&["delete", "job", "other"]);
+    let view = stage.frontend.wait_finished(job, MINUTES);
+    assert_eq!(view.state.name(), "completed", "{}", view.log_text());
+    let entry = &view.log("setup.workspace").unwrap().out;
+    assert!(entry.contains("exceeded quota: one"), "{entry}");
+    executor.stop();
+    stage.assert_clean();
 }
 
 /// A full quota, then another controller that suspends the Job: both are told,

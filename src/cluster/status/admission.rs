@@ -9,6 +9,11 @@ pub(super) fn refusal(message: &str) -> Failure {
     cause(words).with(words)
 }
 
+/// Whether what is refused with these words may be taken later.
+pub fn can_pass(message: &str) -> bool {
+    cause(message) == Cause::Quota
+}
+
 fn cause(words: &str) -> Cause {
     let has = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
     if has(&["exceeded quota"]) {

@@ -6,7 +6,7 @@
 //! `evidence.rs` what the Job and Events tell beside it, and `failure.rs` is
 //! the list of everything that can go wrong.
 
-mod admission;
+pub mod admission;
 pub mod evidence;
 mod failure;
 mod pull;
