@@ -38,6 +38,8 @@ mod janitor;
 mod logs;
 /// What is counted, and who may ask for it.
 mod metrics;
+/// Servers that are away, busy or half dead.
+mod outages;
 /// The manifests on the real cluster.
 mod packaging;
 /// Both versions of the payload, and what came before them.

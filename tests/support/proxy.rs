@@ -118,6 +118,13 @@ impl Proxy {
         }
     }
 
+    /// The faults that have not struck as often as they are meant to.
+    pub(crate) fn missed_faults(&self) -> Vec<String> {
+        let faults = lock(&self.shared.faults);
+        let missed = faults.iter().filter(|fault| fault.has_missed());
+        missed.map(|fault| format!("{fault:?}")).collect()
+    }
+
     /// Ends every connection at once, as when the API server restarts.
     pub(crate) fn end_connections(&self) {
         self.shared.epoch.fetch_add(1, Ordering::SeqCst);
@@ -168,8 +175,7 @@ impl Drop for Proxy {
             eprintln!("----- requests to the API server -----\n{}", self.story());
             return;
         }
-        let faults = lock(&self.shared.faults);
-        let missed: Vec<_> = faults.iter().filter(|fault| fault.has_missed()).collect();
+        let missed = self.missed_faults();
         assert!(
             missed.is_empty(),
             "faults did not strike: {missed:#?}\n{}",

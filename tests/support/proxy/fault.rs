@@ -180,6 +180,15 @@ impl Fault {
         })
     }
 
+    /// A watch that begins well and at once ends well.
+    pub(crate) fn say_nothing(self) -> Fault {
+        self.trouble(Trouble::Answer {
+            status: 200,
+            headers: Vec::new(),
+            body: String::new(),
+        })
+    }
+
     /// A watch that begins well and at once says that it is too old.
     pub(crate) fn say_gone(self) -> Fault {
         let object = status_object(410);
