@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::dequeue::{self, Asking};
 use crate::exit::Exit;
 use crate::heartbeat::{Heartbeat, Registry};
+use crate::janitor::Janitor;
 use crate::metrics::Metrics;
 use crate::metrics::pages::Health;
 use crate::metrics::server::MetricsServer;
@@ -69,9 +70,7 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
     }
     health.set_connected();
     let shared = Arc::new(share(&config, place, name, queue, cluster, metrics));
-    let started = Heartbeat::start(shared.queue.clone(), shared.registry.clone())
-        .and_then(|heartbeat| Ok((heartbeat, start_workers(&shared, config.workers)?)));
-    let (heartbeat, pool) = match started {
+    let (heartbeat, pool, janitor) = match start_threads(&config, &shared) {
         Ok(started) => started,
         Err(error) => {
             log::error!("Cannot start threads: {error}.");
@@ -92,6 +91,9 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
         }
     );
     dequeue_until_stopped(&config, &shared, &pool, shutdown);
+    if let Some(janitor) = janitor {
+        janitor.stop();
+    }
     let exit = drain(&shared, pool, config.drain_timeout, shutdown);
     heartbeat.stop();
     exit
@@ -196,6 +198,18 @@ fn find_own_pod(cluster: &KubeCluster, place: &Place) -> Option<OwnPod> {
             None
         }
     }
+}
+
+/// Everything that runs beside the dequeue thread.
+fn start_threads(
+    config: &Config,
+    shared: &Arc<Shared>,
+) -> std::io::Result<(Heartbeat, Pool<worker::Assignment>, Option<Janitor>)> {
+    let heartbeat = Heartbeat::start(shared.queue.clone(), shared.registry.clone())?;
+    let pool = start_workers(shared, config.workers)?;
+    let start_janitor = |interval| Janitor::start(shared, interval);
+    let janitor = config.cleanup_interval.map(start_janitor).transpose()?;
+    Ok((heartbeat, pool, janitor))
 }
 
 fn start_workers(shared: &Arc<Shared>, size: usize) -> std::io::Result<Pool<worker::Assignment>> {

@@ -81,6 +81,11 @@ impl Registry {
         }
     }
 
+    /// Whether an attempt at this job is there.
+    pub fn has(&self, key: &JobKey) -> bool {
+        self.lock().contains_key(key)
+    }
+
     /// Number of jobs that run here.
     pub fn len(&self) -> usize {
         self.lock().len()

@@ -264,6 +264,7 @@ fn planned(stage: &Stage) -> Plan {
             executor_name: "bench",
             workspace_image: EXECUTOR_IMAGE,
             workspace_pull_secrets: &[],
+            executor_pod: None,
             owner: None,
             redactions: &Redactions::new(&Default::default()),
             run: "bench".to_owned(),

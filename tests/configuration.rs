@@ -108,6 +108,11 @@ const BAD_VALUES: &[(&str, &str, &str)] = &[
     ),
     ("EXECUTOR_DRAIN_TIMEOUT", "-1s", "is a duration below zero"),
     (
+        "EXECUTOR_CLEANUP_TASK_INTERVAL",
+        "5ms",
+        "must be at least 1s, or 0",
+    ),
+    (
         "KUBERNETES_JOB_DEADLINE",
         "0",
         "a whole number from 1 to 2147483647",

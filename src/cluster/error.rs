@@ -62,6 +62,11 @@ impl ClusterError {
         self.has_status(409)
     }
 
+    /// Whether we lack the permission.
+    pub fn is_forbidden(&self) -> bool {
+        self.has_status(403)
+    }
+
     /// Whether the log was asked for too early or is gone.
     pub fn is_bad_request(&self) -> bool {
         self.has_status(400)

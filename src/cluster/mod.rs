@@ -3,10 +3,13 @@
 //!
 //! `plan/` turns a job into objects and `status.rs` a pod's status into a
 //! verdict, both pure; `fragments.rs` reads what people write of a pod
-//! themselves; `names.rs` has the names and labels; `client/` makes the calls and is the only room with `async` in it.
+//! themselves; `names.rs` has the names and labels, and `found.rs` reads them
+//! again from what was found; `client/` makes the calls and is the only room
+//! with `async` in it.
 
 pub mod client;
 pub mod error;
+pub mod found;
 pub mod fragments;
 pub mod names;
 pub mod plan;

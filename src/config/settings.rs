@@ -23,6 +23,8 @@ pub struct Config {
     pub limits: Limits,
     /// Longest time that a stop waits for running jobs.
     pub drain_timeout: Duration,
+    /// Time between two looks for leftovers, 1 s at least; none for no looks.
+    pub cleanup_interval: Option<Duration>,
     /// What is logged, and in which form.
     pub log: LogSettings,
     /// Where metrics are shown, as `host:port` or `:port`; nowhere if none.

@@ -63,6 +63,13 @@ pub struct Shared {
     pub spool_dir: PathBuf,
 }
 
+impl Shared {
+    /// Our own Pod, where it is known and in the namespace of the jobs.
+    pub fn executor_pod(&self) -> Option<&OwnPod> {
+        self.own_pod.as_ref().filter(|_| self.own_pod_owns)
+    }
+}
+
 /// A job on its way from the dequeue thread to a worker.
 pub struct Assignment {
     /// What the server handed out.
@@ -160,6 +167,7 @@ impl<'a> Worker<'a> {
         let token = ticket.token.as_ref().map(|token| token.reveal());
         let redactions = Arc::new(redactions(shared, job));
         let no_secrets = Vec::new();
+        let executor_pod = shared.executor_pod().map(|pod| &pod.owner);
         let setting = Setting {
             job: &shared.settings,
             namespace: shared.cluster.namespace(),
@@ -171,11 +179,8 @@ impl<'a> Worker<'a> {
                 .own_pod
                 .as_ref()
                 .map_or(&no_secrets, |pod| &pod.pull_secrets),
-            owner: shared
-                .own_pod
-                .as_ref()
-                .filter(|_| shared.own_pod_owns)
-                .map(|pod| &pod.owner),
+            executor_pod,
+            owner: executor_pod,
             redactions: &redactions,
             run: run_name(&job.queue, job.id, &random_suffix()),
         };
