@@ -20,6 +20,7 @@ use crate::config::{Config, JobSettings};
 use crate::dequeue::{self, Asking};
 use crate::exit::Exit;
 use crate::heartbeat::{Heartbeat, Registry, Stop};
+use crate::janitor::Janitor;
 use crate::metrics::Metrics;
 use crate::metrics::pages::Health;
 use crate::metrics::server::MetricsServer;
@@ -152,7 +153,11 @@ fn work(
     // With fewer workers than before, some jobs get a thread of their own.
     let surplus = adopted.split_off(config.workers.min(adopted.len()));
     let surplus = start_surplus(&shared, surplus);
+    let janitor = start_janitor(&shared, config.cleanup_interval);
     dequeue_until_stopped(config, &shared, state.as_ref(), adopted, &pool, shutdown);
+    if let Some(janitor) = janitor {
+        janitor.stop();
+    }
     let joined = join(pool, surplus);
     if !shutdown.is_draining() {
         // A limit was reached: every job has its own time to end.
@@ -238,8 +243,8 @@ fn share(config: &Config, place: Place, parts: Parts, watch: PodWatch) -> Shared
     let is_beside = place.namespace.as_deref() == Some(parts.cluster.namespace());
     Shared {
         watch,
-        // Jobs that the next Pod takes over may not go with this one.
-        own_pod_owns: is_beside && parts.state.is_none(),
+        own_pod_is_beside: is_beside,
+        keeps_state: parts.state.is_some(),
         registry: parts.registry,
         metrics: parts.metrics,
         settings: config.job.clone(),
@@ -277,6 +282,18 @@ pub(crate) fn workspace_image(settings: &JobSettings, own_pod: Option<&OwnPod>) 
     configured
         .or(own_image)
         .unwrap_or_else(|| DEFAULT_WORKSPACE_IMAGE.to_string())
+}
+
+/// Starts what removes leftovers, if that is wanted and can be: jobs matter
+/// more.
+fn start_janitor(shared: &Arc<Shared>, interval: Option<Duration>) -> Option<Janitor> {
+    match Janitor::start(shared, interval?) {
+        Ok(janitor) => Some(janitor),
+        Err(error) => {
+            log::warn!("Leftovers are not looked for: cannot start a thread: {error}.");
+            None
+        }
+    }
 }
 
 fn start_workers(shared: &Arc<Shared>, size: usize) -> std::io::Result<Pool<worker::Assignment>> {

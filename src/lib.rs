@@ -15,6 +15,7 @@ pub mod dequeue;
 pub mod exit;
 pub mod heartbeat;
 pub mod http;
+pub mod janitor;
 pub mod job;
 pub mod logging;
 pub mod logs;

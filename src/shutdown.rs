@@ -80,7 +80,8 @@ impl PartialEq for Nothing {
     }
 }
 
-fn is_closed(channel: &Receiver<Nothing>) -> bool {
+/// Whether a channel that nothing is sent into has been closed.
+pub fn is_closed(channel: &Receiver<Nothing>) -> bool {
     channel.recv_timeout(Duration::ZERO) == Err(RecvTimeoutError::Disconnected)
 }
 

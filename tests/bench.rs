@@ -264,6 +264,8 @@ fn planned(stage: &Stage) -> Plan {
             executor_name: "bench",
             workspace_image: EXECUTOR_IMAGE,
             workspace_pull_secrets: &[],
+            executor_pod: None,
+            is_adoptable: false,
             owner: None,
             redactions: &Redactions::new(&Default::default()),
             run: "bench".to_owned(),

@@ -128,6 +128,8 @@ pub(crate) fn planned(environment: Environment) -> Value {
             executor_name: "executor-0",
             workspace_image: "sourcegraph/executor:1",
             workspace_pull_secrets: &[],
+            executor_pod: None,
+            is_adoptable: false,
             owner: None,
             redactions: &Redactions::new(&BTreeMap::new()),
             run: "sg-executor-job-batches-17-0a1b2c3d".to_owned(),

@@ -105,6 +105,11 @@ impl ClusterError {
             if reason == "AlreadyExists")
     }
 
+    /// Whether the object is no longer the one that the call was meant for.
+    pub fn is_conflict(&self) -> bool {
+        self.has_status(409) && !self.is_there_already()
+    }
+
     /// Whether the log was asked for too early or is gone.
     pub fn is_bad_request(&self) -> bool {
         self.has_status(400)

@@ -15,6 +15,26 @@ pub const COMMIT_LABEL: &str = "executor.sourcegraph.com/commit";
 /// Annotation: full name of the executor process, as Sourcegraph shows it.
 pub const EXECUTOR_ANNOTATION: &str = "executor.sourcegraph.com/executor";
 
+/// Annotation: name of the executor's own Pod, where that is in the namespace of
+/// the jobs. With the next one it tells others whether the executor lives.
+pub const EXECUTOR_POD_ANNOTATION: &str = "executor.sourcegraph.com/executor-pod";
+/// Annotation: UID of that Pod.
+pub const EXECUTOR_POD_UID_ANNOTATION: &str = "executor.sourcegraph.com/executor-pod-uid";
+/// Annotation: `true` on what its executor goes on with after a restart, so
+/// that no other one may take it for left over.
+pub const ADOPTABLE_ANNOTATION: &str = "executor.sourcegraph.com/adoptable";
+/// Annotation: `true` on what only a person removes.
+pub const KEPT_ANNOTATION: &str = "executor.sourcegraph.com/kept";
+
+/// Labels, with their values, of everything that executors make for jobs.
+pub const JOB_OBJECT_LABELS: [(&str, &str); 2] = [
+    ("app.kubernetes.io/name", "sourcegraph-executor-job"),
+    ("app.kubernetes.io/managed-by", "sourcegraph-executor"),
+];
+
+/// How all names of attempts begin.
+pub const RUN_PREFIX: &str = "sg-executor-job-";
+
 /// Label values and container names have at most this many characters.
 pub const LABEL_LENGTH_MAX: usize = 63;
 
@@ -26,7 +46,7 @@ pub const SETUP_CONTAINER: &str = "setup-workspace";
 /// Name of one attempt at a job, new for every dequeue, so that nothing that
 /// an earlier attempt left behind can be met.
 pub fn run_name(queue: &str, id: i64, suffix: &str) -> String {
-    format!("sg-executor-job-{queue}-{id}-{suffix}")
+    format!("{RUN_PREFIX}{queue}-{id}-{suffix}")
 }
 
 /// Eight random hexadecimal digits.

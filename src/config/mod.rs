@@ -27,6 +27,8 @@ pub use settings::{
 
 /// Time that the cluster gives to a job of an executor without any settings.
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(1200);
+/// Shortest time between two looks for leftovers.
+const CLEANUP_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// User and group of jobs that may not run as root, where none is configured:
 /// images that bring no user of their own are made for root.
 const RESTRICTED_ID: i64 = 1000;
@@ -47,6 +49,7 @@ impl Config {
             drain_timeout: reader.duration("EXECUTOR_DRAIN_TIMEOUT"),
             hands_over: reader.word("EXECUTOR_SHUTDOWN") == "handover",
             state: state(&mut reader),
+            cleanup_interval: cleanup_interval(&mut reader),
             log: log(&mut reader),
             warnings: unused::warnings(&lookup),
             metrics_address: reader
@@ -79,6 +82,16 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
         jobs: (jobs > 0).then_some(jobs),
         active_time: (!time.is_zero()).then_some(time),
     }
+}
+
+/// The API server should not hear of leftovers all the time.
+fn cleanup_interval(reader: &mut Reader<'_>) -> Option<Duration> {
+    const NAME: &str = "EXECUTOR_CLEANUP_TASK_INTERVAL";
+    let interval = reader.duration(NAME);
+    if !interval.is_zero() && interval < CLEANUP_INTERVAL_MIN {
+        reader.contradiction(NAME, "must be at least 1s, or 0 for no clean-up");
+    }
+    (!interval.is_zero()).then_some(interval)
 }
 
 fn log(reader: &mut Reader<'_>) -> LogSettings {

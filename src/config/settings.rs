@@ -27,6 +27,8 @@ pub struct Config {
     pub hands_over: bool,
     /// Where state is kept for the next process.
     pub state: StatePlace,
+    /// Time between two looks for leftovers, 1 s at least; none for no looks.
+    pub cleanup_interval: Option<Duration>,
     /// What is logged, and in which form.
     pub log: LogSettings,
     /// Where metrics are shown, as `host:port` or `:port`; nowhere if none.

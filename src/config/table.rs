@@ -143,6 +143,15 @@ pub const VARIABLES: &[Variable] = &[
         meaning: "Directory by which the next process takes running jobs up again after a crash, or none; when unset, /data if that is a directory that can be written.",
     },
     Variable {
+        names: &["EXECUTOR_CLEANUP_TASK_INTERVAL"],
+        kind: Kind::Duration {
+            min: Duration::ZERO,
+            max: DAYS_30,
+        },
+        default: Fallback::Value("1m"),
+        meaning: "Time between two looks for what executors that died have left, at least 1s; 0 for none.",
+    },
+    Variable {
         names: &["EXECUTOR_JOB_NUM_CPUS"],
         kind: CPUS,
         default: Fallback::Unset,

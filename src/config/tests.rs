@@ -31,6 +31,7 @@ fn the_least_gets_all_defaults() {
     let config = load(&LEAST).unwrap();
     assert_eq!(config.workers, 1);
     assert_eq!(config.drain_timeout, Duration::from_secs(1800));
+    assert_eq!(config.cleanup_interval, Some(Duration::from_secs(60)));
     assert_eq!(config.queue.poll_interval, Duration::from_secs(1));
     assert_eq!(config.queue.username, None);
     assert_eq!(config.queue.password.reveal(), PASSWORD);
@@ -76,6 +77,7 @@ fn every_setting_of_the_daemon_can_be_set() {
         ("EXECUTOR_QUEUE_POLL_INTERVAL", "300ms"),
         ("EXECUTOR_KUBERNETES_CONFIG_PATH", "/etc/kube config"),
         ("EXECUTOR_DRAIN_TIMEOUT", "0"),
+        ("EXECUTOR_CLEANUP_TASK_INTERVAL", "0s"),
         ("EXECUTOR_NUM_TOTAL_JOBS", "7"),
         ("EXECUTOR_MAX_ACTIVE_TIME", "8h"),
         ("EXECUTOR_JOB_NUM_CPUS", "8"),
@@ -93,6 +95,7 @@ fn every_setting_of_the_daemon_can_be_set() {
     let path = config.cluster.config_path.unwrap();
     assert_eq!(path.to_str(), Some("/etc/kube config"));
     assert_eq!(config.drain_timeout, Duration::ZERO);
+    assert_eq!(config.cleanup_interval, None);
     assert_eq!(config.limits.jobs, Some(7));
     let hours = Duration::from_secs(8 * 3600);
     assert_eq!(config.limits.active_time, Some(hours));

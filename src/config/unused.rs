@@ -68,11 +68,6 @@ pub const UNUSED: &[Unused] = &[
         instead: PODS,
     },
     Unused {
-        name: "EXECUTOR_CLEANUP_TASK_INTERVAL",
-        harmless: None,
-        instead: PODS,
-    },
-    Unused {
         name: "EXECUTOR_DOCKER_ADDITIONAL_MOUNTS",
         harmless: NOTHING,
         instead: "since jobs run in pods; KUBERNETES_ADDITIONAL_JOB_VOLUME_MOUNTS is for mounts",

@@ -21,13 +21,15 @@ const HEARTBEAT: &str = "heartbeat";
 /// What a dequeue can bring.
 const ANSWERS: [&str; 3] = ["job", "empty", "error"];
 /// The requests of every executor: verb and resource, as in a Role.
-const REQUESTS: [(&str, &str); 8] = [
+const REQUESTS: [(&str, &str); 10] = [
     ("get", "pods"),
     ("list", "pods"),
     ("watch", "pods"),
     ("get", "pods/log"),
     ("create", "jobs"),
     ("delete", "jobs"),
+    ("list", "jobs"),
+    ("list", "secrets"),
     ("create", "secrets"),
     ("delete", "secrets"),
 ];

@@ -1,10 +1,10 @@
 //! What the executor counts, and how it is shown.
 //!
 //! One registry is made at start and handed on; there are no globals. Each
-//! room gets the handle that is for it (`jobs.rs`, `calls.rs`) and calls one
-//! method where something happens. `server.rs` shows the text over HTTP, to
-//! connections (`connection.rs`) that ask for one of the `pages.rs`, and
-//! heartbeats carry it to Sourcegraph.
+//! room gets the handle that is for it (`jobs.rs`, `calls.rs`, `janitor.rs`)
+//! and calls one method where something happens. `server.rs` shows the text
+//! over HTTP, to connections (`connection.rs`) that ask for one of the
+//! `pages.rs`, and heartbeats carry it to Sourcegraph.
 //!
 //! The names that begin with `src_` are those of the released executor and
 //! mean the same, so that its dashboards go on working. Every label has a
@@ -12,6 +12,7 @@
 
 pub mod calls;
 mod connection;
+pub mod janitor;
 pub mod jobs;
 pub mod pages;
 pub mod server;
@@ -26,6 +27,7 @@ use prometheus::{
 };
 
 use calls::{ClusterMetrics, QueueMetrics};
+use janitor::JanitorMetrics;
 use jobs::JobMetrics;
 
 /// All metrics of one executor. Cheap to clone; clones count together.
@@ -38,6 +40,8 @@ pub struct Metrics {
     pub queue: QueueMetrics,
     /// Requests to Kubernetes.
     pub cluster: ClusterMetrics,
+    /// What was left over.
+    pub janitor: JanitorMetrics,
 }
 
 impl Metrics {
@@ -60,6 +64,7 @@ impl Metrics {
             jobs: JobMetrics::new(&maker, queues),
             queue: QueueMetrics::new(&maker),
             cluster: ClusterMetrics::new(&maker),
+            janitor: JanitorMetrics::new(&maker),
             registry: maker.0,
         }
     }

@@ -110,7 +110,7 @@ fn the_text_is_strictly_in_form() {
     assert_eq!(families["executor_jobs_total"].samples.len(), 2 * 4);
     assert_eq!(
         families["executor_kubernetes_requests_total"].samples.len(),
-        8 * 3
+        10 * 3
     );
     assert_eq!(
         families["src_apiworker_apiclient_queue_total"]

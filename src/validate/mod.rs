@@ -338,6 +338,7 @@ mod tests {
         };
         let pod = OwnPod {
             image: "registry.example.org/executor:1".to_string(),
+            has_one_executor: true,
             pull_secrets: Vec::new(),
             owner: Default::default(),
         };

@@ -18,6 +18,7 @@ pub(super) fn sample(config: &Config, place: &Place, own_pod: Option<&OwnPod>) -
     let image = workspace_image(&config.job, own_pod);
     let namespace = config.cluster.namespace.as_str();
     let is_own = place.namespace.as_deref() == Some(namespace);
+    let executor_pod = own_pod.filter(|_| is_own).map(|pod| &pod.owner);
     let setting = Setting {
         job: &config.job,
         namespace,
@@ -26,7 +27,9 @@ pub(super) fn sample(config: &Config, place: &Place, own_pod: Option<&OwnPod>) -
         executor_name: &place.host,
         workspace_image: &image,
         workspace_pull_secrets: own_pod.map_or(&[], |pod| &pod.pull_secrets),
-        owner: own_pod.filter(|_| is_own).map(|pod| &pod.owner),
+        executor_pod,
+        owner: executor_pod,
+        is_adoptable: false,
         redactions: &Redactions::new(&BTreeMap::new()),
         run: run_name(queue, 0, &random_suffix()),
     };

@@ -64,10 +64,19 @@ pub struct Shared {
     pub workspace_image: String,
     /// Our own Pod, where it is known.
     pub own_pod: Option<OwnPod>,
-    /// Whether that Pod is in the namespace of the jobs and can own them.
-    pub own_pod_owns: bool,
+    /// Whether that Pod is in the namespace of the jobs.
+    pub own_pod_is_beside: bool,
+    /// Whether jobs are kept for the next process.
+    pub keeps_state: bool,
     /// Where large output is spooled.
     pub spool_dir: PathBuf,
+}
+
+impl Shared {
+    /// Our own Pod, where it is known and in the namespace of the jobs.
+    pub fn executor_pod(&self) -> Option<&OwnPod> {
+        self.own_pod.as_ref().filter(|_| self.own_pod_is_beside)
+    }
 }
 
 /// A job on its way from the dequeue thread to a worker.
@@ -239,6 +248,7 @@ fn make_plan(
 ) -> Plan {
     let token = ticket.token.as_ref().map(|token| token.reveal());
     let own_pod = shared.own_pod.as_ref();
+    let executor_pod = shared.executor_pod().map(|pod| &pod.owner);
     let setting = Setting {
         job: &shared.settings,
         namespace: shared.cluster.namespace(),
@@ -247,9 +257,10 @@ fn make_plan(
         executor_name: &shared.executor_name,
         workspace_image: &shared.workspace_image,
         workspace_pull_secrets: own_pod.map_or(&[], |pod| &pod.pull_secrets),
-        owner: own_pod
-            .filter(|_| shared.own_pod_owns)
-            .map(|pod| &pod.owner),
+        executor_pod,
+        // Jobs that the next Pod takes over may not go with this one.
+        owner: executor_pod.filter(|_| !shared.keeps_state),
+        is_adoptable: shared.keeps_state,
         redactions,
         run,
     };

@@ -75,6 +75,11 @@ pub(super) const BAD_VALUES: &[(&str, &str, &str)] = &[
     ),
     ("EXECUTOR_DRAIN_TIMEOUT", "-1s", "is a duration below zero"),
     (
+        "EXECUTOR_CLEANUP_TASK_INTERVAL",
+        "5ms",
+        "must be at least 1s, or 0",
+    ),
+    (
         "EXECUTOR_IMAGE_PULL_GRACE",
         "25h",
         "a duration from 0s to 24h",

@@ -9,6 +9,7 @@
 mod busy;
 pub mod inquiry;
 pub mod inspect;
+pub mod leftovers;
 pub mod log_stream;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -67,6 +68,16 @@ pub struct OwnPod {
     pub pull_secrets: Vec<String>,
     /// Reference that makes an object go when the Pod goes.
     pub owner: OwnerReference,
+    /// Whether no other container of the Pod has the same image: then there
+    /// is one executor in this Pod at a time.
+    pub has_one_executor: bool,
+}
+
+impl OwnPod {
+    /// What tells it from others of its name.
+    pub fn uid(&self) -> &str {
+        &self.owner.uid
+    }
 }
 
 impl KubeCluster {
@@ -342,10 +353,11 @@ fn own_pod(pod: core::Pod) -> OwnPod {
         .iter()
         .find(ours)
         .or(spec.containers.first());
+    let image = container.and_then(|container| container.image.clone());
+    let same_image = |other: &&core::Container| other.image == image;
     OwnPod {
-        image: container
-            .and_then(|container| container.image.clone())
-            .unwrap_or_default(),
+        has_one_executor: spec.containers.iter().filter(same_image).count() == 1,
+        image: image.unwrap_or_default(),
         pull_secrets: spec
             .image_pull_secrets
             .into_iter()

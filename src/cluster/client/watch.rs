@@ -128,6 +128,12 @@ impl PodWatch {
             subscribers: Arc::clone(&self.subscribers),
         }
     }
+
+    /// Whether a worker of this process follows this run now. It does so from
+    /// before the Job is created until after it is deleted.
+    pub fn is_followed(&self, run: &str) -> bool {
+        self.subscribers.lock().contains_key(run)
+    }
 }
 
 impl Drop for PodWatch {

@@ -20,8 +20,10 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use crate::cluster::names::{
-    COMMIT_LABEL, EXECUTOR_ANNOTATION, INSTANCE_LABEL, JOB_ID_LABEL, QUEUE_LABEL, REPOSITORY_LABEL,
-    RUN_LABEL, SETUP_CONTAINER, SETUP_KEY, label_value, step_container, step_log_key,
+    ADOPTABLE_ANNOTATION, COMMIT_LABEL, EXECUTOR_ANNOTATION, EXECUTOR_POD_ANNOTATION,
+    EXECUTOR_POD_UID_ANNOTATION, INSTANCE_LABEL, JOB_ID_LABEL, JOB_OBJECT_LABELS, KEPT_ANNOTATION,
+    QUEUE_LABEL, REPOSITORY_LABEL, RUN_LABEL, SETUP_CONTAINER, SETUP_KEY, label_value,
+    step_container, step_log_key,
 };
 use crate::config::JobSettings;
 use crate::job::Job;
@@ -51,9 +53,12 @@ pub struct Setting<'a> {
     pub workspace_image: &'a str,
     /// Pull secrets of that image, beside the configured ones.
     pub workspace_pull_secrets: &'a [String],
-    /// Owner of the Job: the executor's own Pod, where known and in the same
-    /// namespace.
+    /// The executor's own Pod, where known and in the same namespace.
+    pub executor_pod: Option<&'a OwnerReference>,
+    /// Owner of the Job, which goes with it.
     pub owner: Option<&'a OwnerReference>,
+    /// Whether the next process goes on with the Job after a crash.
+    pub is_adoptable: bool,
     /// What must not be seen in the cluster.
     pub redactions: &'a Redactions,
     /// Name of the attempt.
@@ -205,14 +210,6 @@ fn name_steps(job: &Job) -> Vec<NamedStep> {
 fn metadata(job: &Job, setting: &Setting<'_>, name: Option<String>) -> ObjectMeta {
     let mut labels = BTreeMap::from([
         (
-            "app.kubernetes.io/name".to_string(),
-            "sourcegraph-executor-job".to_string(),
-        ),
-        (
-            "app.kubernetes.io/managed-by".to_string(),
-            "sourcegraph-executor".to_string(),
-        ),
-        (
             INSTANCE_LABEL.to_string(),
             label_value(setting.executor_name),
         ),
@@ -220,10 +217,21 @@ fn metadata(job: &Job, setting: &Setting<'_>, name: Option<String>) -> ObjectMet
         (QUEUE_LABEL.to_string(), label_value(&job.queue)),
         (JOB_ID_LABEL.to_string(), label_value(&job.id.to_string())),
     ]);
+    labels.extend(JOB_OBJECT_LABELS.map(|(key, value)| (key.to_string(), value.to_string())));
     let mut annotations = BTreeMap::from([(
         EXECUTOR_ANNOTATION.to_string(),
         setting.executor_name.to_string(),
     )]);
+    if let Some(pod) = setting.executor_pod {
+        annotations.insert(EXECUTOR_POD_ANNOTATION.to_string(), pod.name.clone());
+        annotations.insert(EXECUTOR_POD_UID_ANNOTATION.to_string(), pod.uid.clone());
+    }
+    if setting.is_adoptable {
+        annotations.insert(ADOPTABLE_ANNOTATION.to_string(), true.to_string());
+    }
+    if setting.job.keep_jobs {
+        annotations.insert(KEPT_ANNOTATION.to_string(), true.to_string());
+    }
     if let Some(repository) = &job.repository {
         let full = [
             (REPOSITORY_LABEL, &repository.name),

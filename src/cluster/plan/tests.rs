@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Value, json};
 
 use crate::cluster::fragments::{Mounts, Volumes};
+use crate::cluster::names::KEPT_ANNOTATION;
 use crate::cluster::plan::{Plan, Setting, plan};
 use crate::config::{Graces, JobSettings, Placement, Resources, VolumeSettings};
 use crate::job::{FileSource, Job, Registries, Repository, Secret, Step, WorkspaceFile};
@@ -129,6 +130,8 @@ fn planned(job: &Job, settings: &JobSettings) -> Plan {
             executor_name: "executor-0-5b0c",
             workspace_image: "sourcegraph/executor:1",
             workspace_pull_secrets: &["own".to_string(), "registry-a".to_string()],
+            executor_pod: Some(&owner()),
+            is_adoptable: false,
             owner: Some(&owner()),
             redactions: &Redactions::new(&job.redacted_values),
             run: RUN.to_string(),
@@ -153,6 +156,8 @@ fn annotations() -> Value {
     json!({
         "executor.sourcegraph.com/commit": "9c1e5a7d",
         "executor.sourcegraph.com/executor": "executor-0-5b0c",
+        "executor.sourcegraph.com/executor-pod": "executor-0",
+        "executor.sourcegraph.com/executor-pod-uid": "u-1",
         "executor.sourcegraph.com/repository": "git.example.org/shop/cart",
     })
 }
@@ -290,7 +295,9 @@ fn only_a_person_removes_kept_jobs() {
         ..settings()
     };
     let plan = planned(&job(), &settings);
-    assert_eq!(plan.job.metadata.owner_references, None);
+    let metadata = plan.job.metadata;
+    assert_eq!(metadata.owner_references, None);
+    assert_eq!(metadata.annotations.unwrap()[KEPT_ANNOTATION], "true");
     let spec = plan.job.spec.unwrap();
     assert_eq!(spec.ttl_seconds_after_finished, None);
     assert!(
