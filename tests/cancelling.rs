@@ -7,8 +7,10 @@ use crate::frontend::fault::Fault as FrontendFault;
 use crate::frontend::record::{JobRef, JobView, MarkKind};
 use crate::support::proxy::Proxy;
 use crate::support::proxy::fault::{Call, Fault};
-use crate::support::stage::{Stage, tiny};
+use crate::support::stage::{Stage, TINY_IMAGE, tiny};
 use crate::support::{MINUTES, SOON, eventually};
+
+const BLOCKER: &str = "blocker";
 
 fn sleeper(stage: &Stage) -> JobRef {
     let step = tiny("long", "set +x; echo begun; sleep 600");
@@ -24,10 +26,22 @@ fn wait_for_request(proxy: &Proxy, call: Call) {
     );
 }
 
-/// Keeps the namespace from having any pod.
-fn forbid_pods(stage: &Stage) {
-    let none = ["create", "quota", "none", "--hard=pods=0"];
-    stage.namespace.kubectl(&none);
+/// Keeps the namespace from having another pod, by a quota that this one fills:
+/// it might go, so that a job waits.
+fn occupy(stage: &Stage) {
+    let quota = ["create", "quota", "one", "--hard=pods=1"];
+    stage.namespace.kubectl(&quota);
+    let image = format!("--image={TINY_IMAGE}");
+    let pod = ["run", BLOCKER, &image, "--restart=Never", "--command", "--"];
+    stage
+        .namespace
+        .kubectl(&[&pod[..], &["sleep", "600"]].concat());
+}
+
+/// Removes that pod.
+fn vacate(stage: &Stage) {
+    let now = ["delete", "pod", BLOCKER, "--grace-period=0", "--force"];
+    stage.namespace.kubectl(&now);
 }
 
 /// Waits until the Job is there and its pod was refused.
@@ -127,12 +141,13 @@ fn a_late_creation_is_deleted_too() {
 fn cancelled_while_no_pod_can_be_made() {
     let stage = Stage::new();
     let proxy = Proxy::before(&stage.namespace);
-    forbid_pods(&stage);
+    occupy(&stage);
     let executor = stage.executor_through(&proxy).start();
     let job = sleeper(&stage);
     wait_for_podless_job(&stage);
     cancel(&stage, &proxy, job);
     executor.stop();
+    vacate(&stage);
     stage.assert_clean();
 }
 
@@ -140,7 +155,7 @@ fn cancelled_while_no_pod_can_be_made() {
 fn cancelled_while_it_is_suspended() {
     let stage = Stage::new();
     let proxy = Proxy::before(&stage.namespace);
-    forbid_pods(&stage);
+    occupy(&stage);
     let executor = stage.executor_through(&proxy).start();
     let job = sleeper(&stage);
     let name = wait_for_podless_job(&stage);
@@ -150,6 +165,7 @@ fn cancelled_while_it_is_suspended() {
         .kubectl(&["patch", "job", &name, "--type=merge", "--patch", suspend]);
     cancel(&stage, &proxy, job);
     executor.stop();
+    vacate(&stage);
     stage.assert_clean();
 }
 
