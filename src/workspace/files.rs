@@ -19,8 +19,9 @@ use crate::http::{self, Timeouts};
 /// Files fetched at the same time; more would gain little and load the server.
 const PARALLEL_MAX: usize = 8;
 
-/// Times that one file is asked for before the job fails.
-const TRIES_MAX: u32 = 4;
+/// Times that one file is asked for before the job fails: with the pauses, a
+/// server that restarts has half a minute to come back.
+const TRIES_MAX: u32 = 6;
 
 /// Wait before the second try; it doubles with each one after that.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -375,11 +376,11 @@ mod tests {
 
     #[test]
     fn troubles_that_stay_end_the_job() {
-        let (result, requests) = fetch(&[&status(500); 5].map(String::as_str));
+        let (result, requests) = fetch(&[&status(500); 7].map(String::as_str));
         let text = "cannot fetch workspace file a/f: the server answered with status 500 \
-                    (tried 4 times)";
+                    (tried 6 times)";
         assert_eq!(result.unwrap_err(), text);
-        assert_eq!(requests.len(), 4);
+        assert_eq!(requests.len(), 6);
     }
 
     #[test]

@@ -19,8 +19,9 @@ use super::spec::{RepositorySpec, WorkspaceSpec};
 use super::tree::Tree;
 use crate::http;
 
-/// Times that git asks the server before the job fails.
-const TRIES_MAX: u32 = 3;
+/// Times that git asks the server before the job fails: with the pauses, a
+/// server that restarts has half a minute to come back.
+const TRIES_MAX: u32 = 5;
 
 /// Wait before the second try; it doubles after that.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);

@@ -58,6 +58,11 @@ pub fn command(job: &Job, index: usize) -> Vec<String> {
 /// event, both are one stream, which keeps lines whole. Elsewhere they stay
 /// apart: there programs write pieces of lines to one while others use the
 /// other, and no line has to be whole.
+///
+/// When a container ends, some runtimes drop what its streams still hold, at
+/// most the 64 KiB of a pipe. A step whose output the server reads says the most
+/// at its end, so it gives the runtime a moment; whether the image has a `sleep`
+/// makes no difference to how the step ends.
 pub fn script(step: &Step) -> String {
     let key = single_quoted(&step.key);
     let commands = step.commands.join("\n");
@@ -66,7 +71,7 @@ pub fn script(step: &Step) -> String {
         _ => format!("[ -O {WORKSPACE}/{SCRIPT_DIR} ]"),
     };
     let join_streams = match step.key.ends_with(EVENTS_SUFFIX) {
-        true => "exec 2>&1\n",
+        true => "exec 2>&1\ntrap '{ set +x; sleep 0.2; } 2>/dev/null' EXIT\n",
         false => "",
     };
     format!(
@@ -241,6 +246,17 @@ mod tests {
             run("/bin/sh", "step.0.run", &commands, None),
             (0, "event\n".to_string())
         );
+    }
+
+    #[test]
+    fn the_last_moment_keeps_the_exit_code() {
+        for shell in ["/bin/sh", "/bin/bash"] {
+            for (commands, code) in [(["exit 7"], 7), (["(exit 3)"], 3), (["true"], 0)] {
+                let (found, out) = run(shell, "step.0.post", &commands, None);
+                assert_eq!(found, code, "{shell}: {out}");
+                assert!(!out.contains("sleep"), "{shell}: {out}");
+            }
+        }
     }
 
     #[test]

@@ -337,7 +337,7 @@ fn server_faults_are_tried_again() {
     for status in [500, 302] {
         let (error, requests) = clone_by_status(status);
         assert!(error.starts_with("git fetch failed: "), "{error}");
-        assert_eq!(requests.len(), 3, "{error}");
+        assert_eq!(requests.len(), 5, "{error}");
     }
 }
 
