@@ -236,7 +236,10 @@ fn run(queue: &QueueClient, registry: &Registry, stopped: &Receiver<Nothing>) {
                     );
                 }
                 failing_since.get_or_insert_with(Instant::now);
-                next = Instant::now() + INTERVAL_AFTER_FAILURE;
+                // A token that is refused stays so until a person acts.
+                if !error.is_unauthorized() {
+                    next = Instant::now() + INTERVAL_AFTER_FAILURE;
+                }
             }
         }
     }

@@ -20,6 +20,10 @@ mod adoption;
 mod bad_input;
 /// Batch changes: results, skipped steps, files, secrets.
 mod batches;
+/// Every state in which a job can be cancelled.
+mod cancelling;
+/// Random jobs through random trouble.
+mod chaos;
 /// The repository in the workspace: what is cloned, how, and for whom.
 mod cloning;
 /// Code intelligence: an index and its upload.

@@ -7,7 +7,7 @@
 //! constant, and the whole below three times.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,8 @@ const PANIC_PATIENCE: Duration = Duration::from_secs(10);
 /// panic does, sends the rest for a moment and gives up what is left then.
 pub struct JobLog {
     entries: Arc<Mutex<Vec<Entry>>>,
+    /// Signals that the server has more than before.
+    sent: Arc<Condvar>,
     place: Place,
     /// Whether a former process worked on this job.
     is_resumed: bool,
@@ -73,10 +75,12 @@ impl JobLog {
         // One place is enough: it means «look again», however often.
         let (changed, wake) = bounded(1);
         let is_left = Arc::new(AtomicBool::new(false));
+        let sent = Arc::new(Condvar::new());
         let uploader = Uploader {
             client,
             ticket,
             entries: Arc::clone(&entries),
+            sent: Arc::clone(&sent),
             place: place.clone(),
             is_left: Arc::clone(&is_left),
             can_update: true,
@@ -95,6 +99,7 @@ impl JobLog {
         };
         JobLog {
             entries,
+            sent,
             place,
             is_resumed,
             redactions,
@@ -182,6 +187,17 @@ impl JobLog {
         });
     }
 
+    /// Waits until the server has all of an entry, but no longer than that.
+    pub fn wait_until_sent(&self, index: usize, patience: Duration) {
+        let is_unsent = |entries: &mut Vec<Entry>| {
+            let entry = entries.get(index);
+            entry.is_some_and(|entry| entry.upload.state != OnServer::All)
+        };
+        let entries = lock(&self.entries);
+        // Whether it was in time makes no difference to whoever waits.
+        let _ = self.sent.wait_timeout_while(entries, patience, is_unsent);
+    }
+
     /// Keeps every entry for the next process, and sends nothing any more. A
     /// call that is under way is not waited for.
     pub fn leave(mut self) {
@@ -249,6 +265,7 @@ struct Uploader {
     client: QueueClient,
     ticket: Ticket,
     entries: Arc<Mutex<Vec<Entry>>>,
+    sent: Arc<Condvar>,
     place: Place,
     is_left: Arc<AtomicBool>,
     /// Servers of the first generation take an entry once, as it is.
@@ -345,6 +362,7 @@ impl Uploader {
         if !was_known || closed {
             entry.save(index, &self.place);
         }
+        self.sent.notify_all();
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::RecvTimeoutError;
+use crossbeam_channel::{RecvTimeoutError, bounded, select};
 use jiff::Timestamp;
 
 use crate::backoff::{self, Backoff};
@@ -10,11 +10,12 @@ use crate::cluster::client::KubeCluster;
 use crate::cluster::client::watch::Subscription;
 use crate::cluster::error::ClusterError;
 use crate::cluster::status::Phase;
+use crate::heartbeat::Stop;
 use crate::worker::unwinding::OnPanic;
 use crate::worker::{End, Rest, Worker, go_duration};
 
 /// How long an API server that does not answer is asked again to create.
-const CREATE_PATIENCE: Duration = Duration::from_secs(300);
+const CREATE_PATIENCE: Duration = Duration::from_secs(600);
 /// Tries that fail before the job's log says so.
 const TRIES_QUIET: u32 = 3;
 /// How long it is asked again to delete; then the cluster's own nets remain.
@@ -43,11 +44,14 @@ impl<'a> Worker<'a> {
 
     /// Tries again while the API server cannot be reached or a quota is full,
     /// unless the job is stopped meanwhile.
-    fn patiently<T>(&self, call: impl Fn() -> Result<T, ClusterError>) -> Result<T, End> {
+    fn patiently<T: Send>(
+        &self,
+        call: impl Fn() -> Result<T, ClusterError> + Sync,
+    ) -> Result<T, End> {
         let give_up = self.deadline.min(Instant::now() + CREATE_PATIENCE);
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
         loop {
-            let error = match call() {
+            let error = match self.unless_stopped(&call)? {
                 Ok(made) => return Ok(made),
                 Err(error) if !error.is_retryable() => return Err(End::NotCreated(error)),
                 Err(error) => error,
@@ -55,7 +59,7 @@ impl<'a> Worker<'a> {
             if Instant::now() >= give_up {
                 return Err(End::NotCreated(error));
             }
-            let wait = backoff.next(backoff::random());
+            let wait = backoff.next(backoff::random()).max(error.stay_away());
             log::warn!("Next try in {wait:.1?}: {error}.");
             if backoff.failures() == TRIES_QUIET {
                 let limit = go_duration(CREATE_PATIENCE);
@@ -68,6 +72,34 @@ impl<'a> Worker<'a> {
                 Err(RecvTimeoutError::Disconnected) => std::thread::park_timeout(wait),
             }
         }
+    }
+
+    /// Makes a call that may take long. If the job is stopped meanwhile, what
+    /// the call may have made is deleted at once. The call may have its effect
+    /// after that, so it is waited for before the clean-up deletes once more.
+    fn unless_stopped<T: Send>(&self, call: &(impl Fn() -> T + Sync)) -> Result<T, End> {
+        std::thread::scope(|scope| {
+            let (sender, answer) = bounded(1);
+            let thread = std::thread::Builder::new()
+                .name("create".to_string())
+                .spawn_scoped(scope, move || sender.send(call()).is_ok());
+            if let Err(error) = thread {
+                log::warn!("A call cannot be interrupted: cannot start a thread: {error}.");
+                return Ok(call());
+            }
+            select! {
+                // A panic of that thread goes on in this one, after the scope.
+                recv(answer) -> answer => answer.map_err(|_| End::Stopped(Stop::NotOurs)),
+                recv(self.stops) -> stop => {
+                    let stop = stop.unwrap_or(Stop::NotOurs);
+                    if stop != Stop::Handover {
+                        // Tried again, and told of, by the clean-up.
+                        let _ = self.shared.cluster.delete_job(&self.plan.run);
+                    }
+                    Err(End::Stopped(stop))
+                }
+            }
+        })
     }
 
     /// Deletes everything, and waits for a pod that was still running to end,
@@ -157,7 +189,8 @@ fn delete(give_up: Instant, call: impl Fn() -> Result<(), ClusterError>) -> Opti
         if !error.is_retryable() || Instant::now() >= give_up {
             return Some(error.to_string());
         }
-        std::thread::park_timeout(backoff.next(backoff::random()));
+        let wait = backoff.next(backoff::random()).max(error.stay_away());
+        std::thread::park_timeout(wait);
     }
 }
 

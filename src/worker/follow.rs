@@ -15,6 +15,7 @@ use crate::cluster::status::{Cause, ContainerView, PodView, Verdict};
 use crate::heartbeat::Stop;
 use crate::logs::records::Records;
 use crate::logs::resume::Position;
+use crate::logs::upload::Begun;
 use crate::shutdown::or_never;
 use crate::worker::container_log::{Completeness, ContainerLog, note};
 use crate::worker::waiting::{Waiting, earliest};
@@ -23,6 +24,8 @@ use crate::worker::{End, Worker};
 /// How long the log of a container is followed whose pod has to go. The kubelet
 /// ends it within some seconds; on a node that is lost nothing ever ends.
 const LAST_LOG_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the end of a pod waits for the server to have its log.
+const LAST_SEND_PATIENCE: Duration = Duration::from_millis(400);
 
 pub(super) struct Follow<'a> {
     worker: &'a Worker<'a>,
@@ -227,13 +230,17 @@ impl<'a> Follow<'a> {
         self.log = Some(ContainerLog::new(entry, Records::at(position)));
     }
 
+    /// The log entry of the current container, if there is one.
+    fn begun_entry(&self) -> Option<Begun> {
+        let planned = self.worker.plan.containers.get(self.current)?;
+        self.worker.log.begun(&planned.log_key)
+    }
+
     /// Ends the entry of the current container, if there is one, and goes on to
     /// the next one.
     fn close_entry(&mut self) {
         self.log = None;
-        let planned = self.worker.plan.containers.get(self.current);
-        let begun = planned.and_then(|planned| self.worker.log.begun(&planned.log_key));
-        if let Some(begun) = begun {
+        if let Some(begun) = self.begun_entry() {
             let ended = self.current_container().and_then(|it| it.state.ended());
             let (code, time) = ended.unzip();
             self.worker.log.close(begun.index, code, time.flatten());
@@ -244,23 +251,25 @@ impl<'a> Follow<'a> {
     /// Leaves a log entry for a reader who asks why, then passes the end on.
     fn ended(mut self, end: Option<End>) -> Result<(), End> {
         let Some(end) = end else { return Ok(()) };
+        if matches!(end, End::Stopped(Stop::NotOurs)) {
+            self.close_entry();
+            return Err(end);
+        }
         if let Some(log) = &mut self.log {
             log.read_last_bytes(&self.worker.log);
         }
-        let reason = match &end {
-            End::Stopped(Stop::Cancelled) => Some("The job was cancelled.".to_string()),
-            End::Stopped(Stop::DrainLimit) => Some("The executor was stopped.".to_string()),
-            End::TimedOut => Some("The job took longer than it may.".to_string()),
-            End::Stopped(Stop::NotOurs | Stop::Handover) => None,
-            End::Failed(failure) if matches!(failure.cause, Cause::ExitCode { .. }) => None,
-            End::Failed(failure) => Some(failure.to_string()),
-            End::NotCreated(error) => Some(error.to_string()),
-        };
-        if let Some(reason) = reason {
+        if let Some(reason) = end.reason() {
             let (entry, _) = self.open_entry(None);
             self.worker.log.note(entry, &reason);
         }
+        let entry = self.begun_entry();
         self.close_entry();
+        if let Some(entry) = entry {
+            // What comes next ends the pod, so the log goes first.
+            self.worker
+                .log
+                .wait_until_sent(entry.index, LAST_SEND_PATIENCE);
+        }
         Err(end)
     }
 }

@@ -134,6 +134,22 @@ impl Rest {
     }
 }
 
+impl End {
+    /// What the entry at which the job ended says of it, if the entry does not
+    /// show it by itself.
+    fn reason(&self) -> Option<String> {
+        match self {
+            End::Stopped(Stop::Cancelled) => Some("The job was cancelled.".to_string()),
+            End::Stopped(Stop::DrainLimit) => Some("The executor was stopped.".to_string()),
+            End::TimedOut => Some("The job took longer than it may.".to_string()),
+            End::Stopped(Stop::NotOurs | Stop::Handover) => None,
+            End::Failed(failure) if matches!(failure.cause, Cause::ExitCode { .. }) => None,
+            End::Failed(failure) => Some(failure.to_string()),
+            End::NotCreated(error) => Some(error.to_string()),
+        }
+    }
+}
+
 /// Runs a job from its dequeue to its mark. Returns when nothing of it is
 /// left, here or in the cluster, or when the next process goes on with it.
 pub fn run(shared: &Arc<Shared>, assignment: Assignment) {
@@ -334,10 +350,11 @@ impl<'a> Worker<'a> {
     /// Creates the objects, unless a former process did, and follows the pod.
     fn follow_to_end(&mut self, is_created: bool, subscription: &Subscription) -> Result<(), End> {
         if !is_created {
-            if let Ok(stop) = self.stops.try_recv() {
-                return Err(End::Stopped(stop));
-            }
-            if let Err(end) = self.create() {
+            let created = match self.stops.try_recv() {
+                Ok(stop) => Err(End::Stopped(stop)),
+                Err(_) => self.create(),
+            };
+            if let Err(end) = created {
                 // Before the entry says so: the next process must not try again.
                 if let (Some(state), End::NotCreated(error)) = (&self.state, &end) {
                     state.decided(&self.outcome_of(error));
@@ -354,9 +371,9 @@ impl<'a> Worker<'a> {
 
     /// Leaves a log entry for a reader who asks why nothing ran.
     fn tell_not_created(&self, end: &End) {
-        if let End::NotCreated(error) = end {
+        if let Some(reason) = end.reason() {
             let entry = self.setup_entry();
-            self.log.note(entry, &error.to_string());
+            self.log.note(entry, &reason);
             self.log.close(entry, None, None);
         }
     }

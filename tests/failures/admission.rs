@@ -62,7 +62,7 @@ fn a_job_that_is_one_too_many_is_waited_for() {
     let job = stage
         .frontend
         .enqueue(stage.job().step(tiny("s", "echo ran")));
-    wait_for_log(&stage, job, "Waiting, for 5m0s at most: cannot create Job");
+    wait_for_log(&stage, job, "Waiting, for 10m0s at most: cannot create Job");
     namespace.kubectl(&["delete", "job", "other"]);
     let view = stage.frontend.wait_finished(job, MINUTES);
     assert_eq!(view.state.name(), "completed", "{}", view.log_text());

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::Frontend;
 use super::fault::Fault;
 use super::journal::{ExecutorView, Request, Traffic};
-use super::record::{JobRef, JobView, Payload, Queue};
+use super::record::{JobRef, JobState, JobView, Payload, Queue};
 use super::spec::JobSpec;
 
 impl Frontend {
@@ -57,6 +58,12 @@ impl Frontend {
             .get(&job)
             .expect("the job was enqueued here")
             .clone()
+    }
+
+    /// Looks at a job where it stands, without a copy of its log.
+    pub(crate) fn glance<T>(&self, job: JobRef, look: impl FnOnce(&JobView) -> T) -> T {
+        let store = self.hub.lock();
+        look(store.jobs.get(&job).expect("the job was enqueued here"))
     }
 
     /// All jobs, by queue and id.
@@ -118,6 +125,21 @@ impl Frontend {
     /// a heartbeat. A repeat is none when the first answer was lost here.
     pub(crate) fn violations(&self) -> Vec<String> {
         self.hub.lock().violations.clone()
+    }
+
+    /// Every job token that was ever handed out.
+    pub(crate) fn tokens(&self) -> Vec<String> {
+        self.hub.lock().tokens.clone()
+    }
+
+    /// How long the holder that has been silent for longest has been so.
+    pub(crate) fn longest_silence(&self) -> Duration {
+        let store = self.hub.lock();
+        let silences = store.jobs.values().filter_map(|view| match &view.state {
+            JobState::Processing { last_heartbeat, .. } => Some(last_heartbeat.elapsed()),
+            _ => None,
+        });
+        silences.max().unwrap_or_default()
     }
 
     /// The highest number of jobs that were ever processed at once.

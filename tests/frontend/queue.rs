@@ -46,6 +46,7 @@ pub(super) fn dequeue(
         let view = store.jobs.get_mut(&job)?;
         if generation == Generation::JobToken {
             view.token = token_for(&view.payload);
+            store.tokens.extend(view.token.clone());
         }
         Some(view.clone())
     });

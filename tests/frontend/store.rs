@@ -35,6 +35,8 @@ pub(super) struct Store {
     pub(super) executors: BTreeMap<String, ExecutorView>,
     /// What was requested.
     pub(super) journal: Journal,
+    /// Every job token that was handed out.
+    pub(super) tokens: Vec<String>,
     /// Trouble that has not struck yet.
     pub(super) faults: Vec<Fault>,
     /// What clients should not have done.

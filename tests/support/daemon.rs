@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::{SOON, eventually};
 
 /// An executor that is not started yet.
+#[derive(Clone)]
 pub(crate) struct Builder {
     environment: BTreeMap<String, String>,
     program: PathBuf,
@@ -135,9 +136,14 @@ impl Daemon {
         eventually(
             "the executor ends",
             within,
-            || self.child.try_wait().expect("a child can be waited for"),
+            || self.ended(),
             || String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned(),
         )
+    }
+
+    /// How it has ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be waited for")
     }
 
     /// Asks it to stop and waits; an exit code other than 0 fails the test.

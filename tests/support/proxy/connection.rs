@@ -99,6 +99,14 @@ impl<'a> Exchange<'a, '_> {
                 self.drop_answer()?;
                 self.hold()
             }
+            Some(Trouble::Delay(time)) => {
+                let end = Instant::now() + time;
+                while Instant::now() < end && !self.shared.is_stopped.load(Ordering::SeqCst) {
+                    thread::park_timeout(TICK);
+                }
+                self.forward(head, body)?;
+                self.pass_answer(None)
+            }
             Some(Trouble::Cut { after, place, how }) => {
                 self.forward(head, body)?;
                 self.pass_answer(Some(Cut::new(after, place, how)))

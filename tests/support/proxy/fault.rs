@@ -1,6 +1,7 @@
 //! What goes wrong, with which requests, and how often.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::Request;
 
@@ -15,6 +16,8 @@ pub(crate) enum Call {
     Watch,
     /// The log of a container.
     Log,
+    /// The creation of any object.
+    AnyCreate,
     /// The creation of an object of this kind, such as `jobs`.
     Create(&'static str),
     /// The deletion of one.
@@ -32,6 +35,7 @@ impl Call {
             Call::List => is_get("/pods") && !is_watch,
             Call::Watch => is_get("/pods") && is_watch,
             Call::Log => is_get("/log"),
+            Call::AnyCreate => method == "POST",
             Call::Create(kind) => method == "POST" && path.ends_with(&format!("/{kind}")),
             Call::Delete(kind) => method == "DELETE" && path.contains(&format!("/{kind}/")),
         }
@@ -52,6 +56,8 @@ pub(crate) struct Fault {
     times: Option<u32>,
     struck: u32,
     is_over: bool,
+    /// Whether it is fine if it strikes less often than it was meant to.
+    may_miss: bool,
     trouble: Trouble,
     /// Added to where the answer is cut with each strike.
     further: u64,
@@ -74,6 +80,8 @@ pub(super) enum Trouble {
     Swallow,
     /// The request has its effect and is never answered.
     SwallowAnswer,
+    /// The request goes on its way only after a while.
+    Delay(Duration),
     /// The answer's body ends early.
     Cut { after: u64, place: Place, how: How },
 }
@@ -110,6 +118,7 @@ impl Fault {
             times: Some(1),
             struck: 0,
             is_over: false,
+            may_miss: false,
             trouble: Trouble::ResetBefore,
             further: 0,
         }
@@ -136,6 +145,12 @@ impl Fault {
     /// It strikes until `Proxy::clear`, and once at least.
     pub(crate) fn always(mut self) -> Fault {
         self.times = None;
+        self
+    }
+
+    /// It may strike less often, or not at all: chance decides.
+    pub(crate) fn perhaps(mut self) -> Fault {
+        self.may_miss = true;
         self
     }
 
@@ -195,6 +210,12 @@ impl Fault {
         self.trouble(Trouble::SwallowAnswer)
     }
 
+    /// The request is kept for a while and then passed on, even if nobody
+    /// waits for it any more.
+    pub(crate) fn delay(self, time: Duration) -> Fault {
+        self.trouble(Trouble::Delay(time))
+    }
+
     /// The connection breaks inside of the answer.
     pub(crate) fn cut(self, after: u64, place: Place) -> Fault {
         let how = How::Reset;
@@ -244,7 +265,7 @@ impl Fault {
 
     /// Whether it has struck less than it was meant to.
     pub(super) fn has_missed(&self) -> bool {
-        self.struck < self.times.unwrap_or(1)
+        !self.may_miss && self.struck < self.times.unwrap_or(1)
     }
 }
 
