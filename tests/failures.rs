@@ -20,9 +20,6 @@ use crate::support::daemon::Daemon;
 use crate::support::stage::{Stage, tiny};
 use crate::support::{MINUTES, SOON, eventually};
 
-/// What begins the line that says that something is waited for.
-const WAITING: &str = "Waiting, for";
-
 fn start(stage: &Stage, environment: &[(&str, &str)]) -> Daemon {
     let builder = environment
         .iter()
@@ -62,7 +59,8 @@ fn assert_told(view: &JobView, words: &[&str]) {
 fn assert_told_at_once(view: &JobView, words: &[&str]) {
     assert_told(view, words);
     let log = view.log_text();
-    assert!(!log.contains(WAITING), "it was waited for:\n{log}");
+    let is_wait = |line: &str| line.contains("Waiting, for") && line.contains(words[0]);
+    assert!(!log.lines().any(is_wait), "it was waited for:\n{log}");
 }
 
 /// A job that runs until something ends it, and then says that all is well.

@@ -132,7 +132,7 @@ impl<'a> Worker<'a> {
             let code = i32::from(!problems.is_empty());
             self.log.close(entry, Some(code), Some(began.elapsed()));
         }
-        let unseen = match rest.was_created {
+        let unseen = match rest.may_have_pod {
             true => POD_SEEN_PATIENCE,
             // Most likely there is no pod.
             false => Duration::ZERO,

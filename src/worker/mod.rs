@@ -115,8 +115,8 @@ enum End {
 
 /// What is in the cluster when a job has ended.
 struct Rest {
-    /// Whether there was a Job, and so perhaps a pod.
-    was_created: bool,
+    /// Whether there is a pod, or may be one that was not seen yet.
+    may_have_pod: bool,
     /// Whether it may stay for somebody to look at: what was stopped would run
     /// on, and what is not complete never runs.
     may_stay: bool,
@@ -125,7 +125,11 @@ struct Rest {
 impl Rest {
     fn of(end: &Result<(), End>) -> Rest {
         Rest {
-            was_created: !matches!(end, Err(End::NotCreated(_))),
+            may_have_pod: match end {
+                Err(End::NotCreated(_)) => false,
+                Err(End::Failed(failure)) => !failure.cause.is_without_pod(),
+                _ => true,
+            },
             may_stay: !matches!(end, Err(End::Stopped(_) | End::NotCreated(_))),
         }
     }
@@ -133,7 +137,7 @@ impl Rest {
     /// A former process knew more.
     fn of_decided(outcome: &Outcome) -> Rest {
         Rest {
-            was_created: true,
+            may_have_pod: true,
             may_stay: matches!(outcome, Outcome::Complete | Outcome::Errored(_)),
         }
     }

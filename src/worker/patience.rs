@@ -13,7 +13,7 @@ use crate::worker::go_duration;
 /// A wait that is over sooner is not worth a line.
 const QUIET: Duration = Duration::from_secs(2);
 /// The same where no reason is known: a busy node needs a moment for each pod.
-const QUIET_WITHOUT_REASON: Duration = Duration::from_secs(5);
+const QUIET_WITHOUT_REASON: Duration = Duration::from_secs(10);
 /// Causes can change their words without an end.
 const LINES_MAX: usize = 20;
 

@@ -1,8 +1,9 @@
 //! When to ask for what a pod's status does not tell.
 //!
-//! A job that starts as it should is asked nothing about. One that has no pod
-//! for a moment, or whose pod is not prepared for some seconds, is asked about
-//! again after growing delays, for as long as that lasts.
+//! A job that goes on as it should is asked nothing about. One that has no pod
+//! for a moment, or whose pod does not start its next container for some
+//! seconds, is asked about again after growing delays, for as long as that
+//! lasts.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::cluster::status::evidence::Evidence;
 
 /// When a Job should have a pod.
 const POD_EXPECTED: Duration = Duration::from_millis(1500);
-/// When a pod should have network and volumes.
+/// When a pod should have started its next container.
 const START_EXPECTED: Duration = Duration::from_secs(3);
 /// The longest time between two questions about one thing.
 const DELAY_MAX: Duration = Duration::from_secs(30);

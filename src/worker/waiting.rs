@@ -99,13 +99,13 @@ impl<'a> Waiting<'a> {
         now: Instant,
     ) -> (Verdict, Option<Instant>) {
         let verdict = view.verdict(containers);
-        if evidence::is_open(view, &verdict) {
+        if evidence::is_open(view, containers, &verdict) {
             let question = Question::NotStarted {
                 pod: view.uid.clone(),
             };
             let (evidence, ask_at) = self.questions.about(question, now);
             let verdict = match evidence {
-                Some(evidence) => evidence.before_start(view, verdict),
+                Some(evidence) => evidence.before_start(view, containers, verdict),
                 None => verdict,
             };
             return (verdict, ask_at);

@@ -44,18 +44,20 @@ fn a_lost_process_of_an_earlier_step_ends_the_job() {
     );
 }
 
+/// The node measures volumes every one or two minutes.
 #[test]
 fn a_workspace_that_grows_too_large_is_evicted() {
     let stage = Stage::new();
+    let executor = start(&stage, &[("KUBERNETES_JOB_VOLUME_SIZE", "20Mi")]);
     let grow = "head -c 50000000 /dev/zero > /job/large; echo grown; sleep 600";
-    let view = fail(
-        &stage,
-        &[("KUBERNETES_JOB_VOLUME_SIZE", "20Mi")],
-        stage.job().step(tiny("grow", grow)),
-    );
+    let job = stage.frontend.enqueue(stage.job().step(tiny("grow", grow)));
+    let view = stage.frontend.wait_finished(job, 3 * MINUTES);
+    assert_eq!(view.state.name(), "errored", "{}", view.log_text());
     let words = "the node evicted the pod for its use of volume job-data; \
                  KUBERNETES_JOB_VOLUME_SIZE sets its limit";
     assert_told_at_once(&view, &[words, "exceeds the limit \"20Mi\""]);
+    executor.stop();
+    stage.assert_clean();
 }
 
 #[test]

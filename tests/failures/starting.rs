@@ -2,9 +2,7 @@
 
 use serde_json::json;
 
-use super::{
-    WAITING, assert_told, assert_told_at_once, fail, fail_good_job, object, start, wait_for_log,
-};
+use super::{assert_told, assert_told_at_once, fail, fail_good_job, object, start, wait_for_log};
 use crate::frontend::spec::StepSpec;
 use crate::support::cluster::kubectl;
 use crate::support::stage::{EXECUTOR_IMAGE, Stage, TINY_IMAGE, tiny};
@@ -46,7 +44,7 @@ fn a_pull_that_can_pass_is_waited_for() {
     let image = "image registry.example.org/far:1 cannot be pulled; check its name";
     assert_told(&view, &[image, "failed to resolve reference"]);
     let entry = &view.log("step.kubernetes.far").unwrap().out;
-    assert_eq!(entry.matches(WAITING).count(), 1, "{entry}");
+    assert_eq!(entry.matches("Waiting, for").count(), 1, "{entry}");
     executor.stop();
     stage.assert_clean();
 }
@@ -150,8 +148,10 @@ fn a_claim_without_storage_is_waited_for() {
 #[test]
 fn a_sandbox_that_fails_is_waited_for() {
     let stage = Stage::new();
+    // The cluster removes the pods of a node that it misses for long.
+    let node = format!("no-node-of-{}", stage.namespace.name);
     let environment = [
-        ("EXECUTOR_KUBERNETES_NODE_NAME", "no-such-node"),
+        ("EXECUTOR_KUBERNETES_NODE_NAME", &*node),
         ("EXECUTOR_POD_START_GRACE", "15s"),
     ];
     let executor = start(&stage, &environment);

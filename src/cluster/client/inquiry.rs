@@ -13,6 +13,7 @@ use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::api::core::v1 as core;
 use kube_client::api::{Api, ListParams};
 use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use crate::cluster::client::{CALL_TIMEOUT, chain, result_of};
@@ -27,7 +28,7 @@ pub enum Question {
         /// Name of the Job.
         job: String,
     },
-    /// Why a pod starts no container.
+    /// Why a pod does not start its next container.
     NotStarted {
         /// Identity of the pod.
         pod: String,
@@ -58,11 +59,25 @@ impl Drop for Inquiry {
     }
 }
 
-/// What this process may ask, as far as it has found out.
-#[derive(Default)]
+/// Questions that are on their way at one moment: many jobs that wait mean a
+/// cluster that has enough to do.
+const AT_ONCE: usize = 2;
+
+/// What this process may ask, as far as it has found out, and its turns.
 pub(super) struct Rights {
     no_events: AtomicBool,
     no_jobs: AtomicBool,
+    turns: Semaphore,
+}
+
+impl Default for Rights {
+    fn default() -> Rights {
+        Rights {
+            no_events: AtomicBool::new(false),
+            no_jobs: AtomicBool::new(false),
+            turns: Semaphore::new(AT_ONCE),
+        }
+    }
 }
 
 /// Where questions go.
@@ -89,6 +104,8 @@ impl Desk {
         }
         let (sender, answer) = bounded(1);
         let task = runtime.spawn(async move {
+            // Held until the answer is there; nobody closes the semaphore.
+            let _turn = self.rights.turns.acquire().await;
             let events = match selector {
                 Some(selector) => self.events(&selector).await,
                 None => None,

@@ -1,5 +1,8 @@
 //! What Events and the Job tell where a pod's status is silent: why there is
-//! no pod, why one does not start its first container, and who deleted it.
+//! no pod, why one does not start its next container, and who deleted it.
+//!
+//! The kubelet reports at once, as an Event, what it writes into the status at
+//! its next try, ten seconds and more later.
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1 as batch;
@@ -7,7 +10,7 @@ use k8s_openapi::api::core::v1 as core;
 
 use crate::cluster::status::admission;
 use crate::cluster::status::failure::{Cause, Failure};
-use crate::cluster::status::{PodView, Verdict};
+use crate::cluster::status::{ContainerState, ContainerView, PodView, Verdict, pull};
 
 /// What was found out about a job; each part is missing where it was not
 /// asked for, or where we may not know.
@@ -26,6 +29,8 @@ pub struct EventView {
     pub reason: String,
     /// Its explanation.
     pub message: String,
+    /// The container of the pod that it is about, if it is about one.
+    pub container: Option<String>,
     /// When it happened last.
     pub time: Option<Timestamp>,
 }
@@ -53,7 +58,13 @@ impl EventView {
             event.event_time.map(|time| time.0),
             event.metadata.creation_timestamp.map(|time| time.0),
         ];
+        // As in `spec.initContainers{setup-workspace}`.
+        let path = event.involved_object.field_path.unwrap_or_default();
+        let container = path
+            .split_once('{')
+            .and_then(|(_, rest)| rest.strip_suffix('}'));
         EventView {
+            container: container.map(str::to_string),
             reason: event.reason.unwrap_or_default(),
             message: event.message.unwrap_or_default(),
             time: times.into_iter().flatten().next(),
@@ -120,9 +131,12 @@ impl Evidence {
         Verdict::of(failure)
     }
 
-    /// What a pod means whose status leaves open why it does not start.
-    pub fn before_start(&self, view: &PodView, verdict: Verdict) -> Verdict {
-        self.obstacle(view).map_or(verdict, Verdict::of)
+    /// What a pod of these containers means whose status leaves open why it
+    /// does not start the next one.
+    pub fn before_start(&self, view: &PodView, expected: &[String], verdict: Verdict) -> Verdict {
+        let of_container = next_container(view, expected).and_then(|it| self.of_container(it));
+        let found = of_container.or_else(|| self.of_pod(view));
+        found.map_or(verdict, Verdict::of)
     }
 
     /// Why a deleted pod was deleted, as far as its Job tells.
@@ -136,8 +150,38 @@ impl Evidence {
         cause.with("")
     }
 
-    /// What the newest Events of a pod say that keeps it from starting.
-    fn obstacle(&self, view: &PodView) -> Option<Failure> {
+    /// What keeps a container from being made, by the newest Events of it.
+    fn of_container(&self, container: &ContainerView) -> Option<Failure> {
+        let image = || container.image.clone();
+        let events = self.events.iter().flatten().rev();
+        let about = events.filter(|it| it.container.as_ref() == Some(&container.name));
+        for event in about {
+            let message = event.message.as_str();
+            match event.reason.as_str() {
+                "ErrImageNeverPull" => {
+                    return Some(Cause::ImageNotPresent { image: image() }.with(message));
+                }
+                "InspectFailed" => return Some(pull::cause(&image(), message).with(message)),
+                "Failed" if message.starts_with("Failed to pull image") => {
+                    let words = message
+                        .split_once("\": ")
+                        .map_or(message, |(_, words)| words);
+                    return Some(pull::cause(&image(), words).with(words));
+                }
+                // It tries again, or got past everything before.
+                "Pulling" | "Pulled" | "Created" | "Started" => return None,
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// What keeps a pod from starting its first container, by its newest Events.
+    fn of_pod(&self, view: &PodView) -> Option<Failure> {
+        let has_begun = view.containers.iter().any(|it| it.state.has_started());
+        if has_begun || view.sandbox_ready == Some(true) {
+            return None;
+        }
         let mut found: Option<Failure> = None;
         for event in self.events.iter().flatten().rev() {
             let cause = match event.reason.as_str() {
@@ -145,8 +189,7 @@ impl Evidence {
                 "Pulling" | "Pulled" | "Created" | "Started" => break,
                 "FailedMount" if view.names_nothing(&event.message) => Cause::VolumeMissing,
                 "FailedMount" | "FailedAttachVolume" | "FailedMapVolume" => Cause::VolumeNotReady,
-                "FailedCreatePodSandBox" => Cause::Sandbox,
-                "NetworkNotReady" => Cause::Sandbox,
+                "FailedCreatePodSandBox" | "NetworkNotReady" => Cause::Sandbox,
                 _ => continue,
             };
             let failure = cause.with(event.message.as_str());
@@ -164,15 +207,21 @@ impl Evidence {
     }
 }
 
-/// Whether a pod's status, which means `verdict`, leaves open why no container
-/// of it starts. With network and volumes there, only pulls are left to wait
-/// for, and those are in the status.
-pub fn is_open(view: &PodView, verdict: &Verdict) -> bool {
+/// Whether a pod's status, which means `verdict`, leaves open why the next of
+/// these containers does not start.
+pub fn is_open(view: &PodView, expected: &[String], verdict: &Verdict) -> bool {
     let says_nothing = match verdict {
         Verdict::Running => true,
         Verdict::Stuck(failure) => failure.cause == Cause::NotStarted,
         _ => false,
     };
-    let has_begun = view.containers.iter().any(|c| c.state.has_started());
-    says_nothing && view.has_node && !has_begun && view.sandbox_ready != Some(true)
+    let is_due = view.containers.is_empty() || next_container(view, expected).is_some();
+    says_nothing && view.has_node && is_due
+}
+
+/// The container whose turn it is; none while another one runs.
+fn next_container<'a>(view: &'a PodView, expected: &[String]) -> Option<&'a ContainerView> {
+    let mut known = expected.iter().filter_map(|name| view.container(name));
+    let next = known.find(|it| it.state.ended().is_none())?;
+    matches!(next.state, ContainerState::Waiting { .. }).then_some(next)
 }

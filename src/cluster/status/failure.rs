@@ -133,6 +133,21 @@ impl Cause {
         }
     }
 
+    /// Whether the Job has no pod, and is not about to get one.
+    pub fn is_without_pod(&self) -> bool {
+        matches!(
+            self,
+            Cause::NoPod
+                | Cause::Suspended
+                | Cause::Quota
+                | Cause::QuotaTooSmall
+                | Cause::LimitRange
+                | Cause::PodSecurity
+                | Cause::Admission
+                | Cause::AdmissionDown
+        )
+    }
+
     /// What to do about it, as the end of its sentence; may be empty.
     fn advice(&self, message: &str) -> &'static str {
         match self {

@@ -9,6 +9,8 @@
 pub mod admission;
 pub mod evidence;
 mod failure;
+#[cfg(test)]
+mod proof;
 mod pull;
 #[cfg(test)]
 mod tests;

@@ -113,8 +113,23 @@ fn without_names(image: &str, message: &str) -> String {
     // A name may hold another one, so the longest go first.
     names.sort_by_key(|name| std::cmp::Reverse(name.len()));
     for name in names.into_iter().filter(|name| !name.is_empty()) {
-        rest = rest.replace(name, "");
+        rest = without_word(&rest, name);
     }
+    rest
+}
+
+/// The text without a name, where that is not a part of longer words.
+fn without_word(text: &str, name: &str) -> String {
+    let mut rest = String::with_capacity(text.len());
+    let mut end = 0;
+    for (start, _) in text.match_indices(name) {
+        let (before, after) = (&text[..start], &text[start + name.len()..]);
+        if !before.ends_with(char::is_alphanumeric) && !after.starts_with(char::is_alphanumeric) {
+            rest.push_str(&text[end..start]);
+            end = start + name.len();
+        }
+    }
+    rest.push_str(&text[end..]);
     rest
 }
 
@@ -267,6 +282,11 @@ mod tests {
             "not found",
         ),
         ("a", "", "passing"),
+        (
+            "fest:1",
+            "reading manifest 1 in fest: manifest unknown",
+            "not found",
+        ),
     ];
 
     #[test]

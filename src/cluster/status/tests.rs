@@ -1,8 +1,5 @@
-//! Every cause from the status of a real pod, and what may never lead to a
-//! success whatever is seen.
+//! Every cause, from the status of a real pod or from what is told beside it.
 
-use proptest::prelude::*;
-use proptest::test_runner::Config;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -113,6 +110,7 @@ fn event(reason: &str, message: &str, second: i64) -> EventView {
     EventView {
         reason: reason.to_string(),
         message: message.to_string(),
+        container: None,
         time: Some(jiff::Timestamp::from_second(second).unwrap()),
     }
 }
@@ -229,7 +227,7 @@ fn pods_that_do_not_start_are_explained() {
         ),
     ] {
         let evidence = Evidence::new(Some(events), None);
-        let failure = match evidence.before_start(&view, stuck.clone()) {
+        let failure = match evidence.before_start(&view, &names(), stuck.clone()) {
             Verdict::Failed(failure) if failure.is_permanent() => failure,
             Verdict::Stuck(failure) => failure,
             other => panic!("{other:?} of {evidence:?}"),
@@ -260,29 +258,86 @@ fn pod(status: Value) -> WatchedPod {
     serde_json::from_value(pod).unwrap()
 }
 
-/// Only a pod that is not prepared is asked about; a long pull is none.
+/// A pod whose set-up is in this state, and its step after it.
+fn two(setup: &Value) -> PodView {
+    let container = |name: &str, state: &Value| {
+        json!({"name": name, "image": "a:1", "imageID": "", "ready": false, "restartCount": 0,
+            "state": state})
+    };
+    let waiting = json!({"waiting": {"reason": "PodInitializing"}});
+    PodView::new(
+        &pod(json!({"initContainerStatuses": [container("setup", setup)],
+            "containerStatuses": [container("main", &waiting)]})),
+        false,
+    )
+}
+
 #[test]
-fn healthy_pods_are_not_asked_about() {
-    let is_asked = |status: Value| {
-        let view = PodView::new(&pod(status), false);
-        is_open(&view, &view.verdict(&names()))
+fn only_what_does_not_go_on_is_asked_about() {
+    let is_asked = |view: &PodView| is_open(view, &names(), &view.verdict(&names()));
+    assert!(is_asked(&two(&json!({"waiting": {}}))), "the first is due");
+    assert!(!is_asked(&two(&json!({"running": {}}))), "the first runs");
+    let ended = |code: i32| json!({"terminated": {"exitCode": code}});
+    assert!(is_asked(&two(&ended(0))), "the second is due");
+    assert!(!is_asked(&two(&ended(1))), "it has failed");
+    let known = json!({"waiting": {"reason": "ErrImagePull", "message": "dial tcp"}});
+    assert!(!is_asked(&two(&known)), "the status says it");
+    let silent = PodView::new(&pod(json!({})), false);
+    assert!(is_asked(&silent), "the node says nothing");
+    let nowhere = PodView {
+        has_node: false,
+        ..silent
     };
-    let waiting = json!([{"name": "setup", "image": "", "imageID": "", "ready": false,
-        "restartCount": 0, "state": {"waiting": {"reason": "PodInitializing"}}}]);
-    let sandbox = |is_ready: &str| {
-        json!({"conditions": [{"type": "PodReadyToStartContainers", "status": is_ready}],
-            "initContainerStatuses": waiting})
+    assert!(!is_asked(&nowhere), "the scheduler says it");
+}
+
+/// The kubelet's Events are earlier than its status.
+#[test]
+fn events_of_a_container_tell_of_its_image() {
+    let of = |container: &str, reason: &str, message: &str, second| EventView {
+        container: Some(container.to_string()),
+        ..event(reason, message, second)
     };
-    assert!(is_asked(sandbox("False")));
-    assert!(!is_asked(sandbox("True")));
-    assert!(
-        is_asked(json!({"initContainerStatuses": waiting})),
-        "older clusters"
-    );
-    assert!(is_asked(json!({})), "the node says nothing");
-    let mut started = sandbox("False");
-    started["initContainerStatuses"][0]["state"] = json!({"running": {}});
-    assert!(!is_asked(started));
+    let name = "Failed to apply default image tag \"a:1\": couldn't parse image name \"a:1\"";
+    let absent = "Container image \"a:1\" is not present with pull policy of Never";
+    let unknown =
+        "Failed to pull image \"a:1\": failed to resolve reference \"a:1\": a:1: not found";
+    let outage = "Failed to pull image \"a:1\": dial tcp: i/o timeout";
+    for (events, expected) in [
+        (vec![of("main", "InspectFailed", name, 1)], "InvalidImage"),
+        (
+            vec![of("main", "ErrImageNeverPull", absent, 1)],
+            "ImageNotPresent",
+        ),
+        (
+            vec![
+                of("main", "Failed", unknown, 1),
+                of("main", "Failed", "Error: ErrImagePull", 1),
+            ],
+            "ImageNotFound",
+        ),
+        (vec![of("main", "Failed", outage, 1)], "ImagePull"),
+        (
+            vec![
+                of("main", "Failed", unknown, 1),
+                of("main", "Pulling", "", 2),
+            ],
+            "",
+        ),
+        (vec![of("setup", "Failed", unknown, 1)], ""),
+        (
+            vec![event("FailedMount", "configmap \"nope\" not found", 1)],
+            "",
+        ),
+    ] {
+        let evidence = Evidence::new(Some(events), None);
+        let view = two(&json!({"terminated": {"exitCode": 0}}));
+        let found = match evidence.before_start(&view, &names(), Verdict::Running) {
+            Verdict::Failed(failure) | Verdict::Stuck(failure) => self::name(&failure.cause),
+            _ => String::new(),
+        };
+        assert_eq!(found, expected, "{evidence:?}");
+    }
 }
 
 /// Kubelets before 1.31 forget in a back-off what it is for.
@@ -302,146 +357,7 @@ fn a_back_off_keeps_its_cause() {
     assert_eq!(failure.message, "dial tcp: i/o timeout");
 }
 
-/// What one observation tells of three containers.
-#[derive(Clone, Debug)]
-struct Seen {
-    pod: u8,
-    phase: &'static str,
-    reason: Option<&'static str>,
-    is_terminating: bool,
-    is_gone: bool,
-    containers: [Option<State>; 3],
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum State {
-    Waiting,
-    Running,
-    Ended(i32),
-}
-
-const CONTAINERS: [&str; 3] = ["setup", "step-0", "step-1"];
-
-impl Seen {
-    fn view(&self) -> PodView {
-        let container = |(name, state): (&str, &Option<State>)| {
-            let state = match (*state)? {
-                State::Waiting => json!({"waiting": {}}),
-                State::Running => json!({"running": {}}),
-                State::Ended(code) => json!({"terminated": {"exitCode": code}}),
-            };
-            Some(
-                json!({"name": name, "image": "", "imageID": "", "ready": false,
-                "restartCount": 0, "state": state}),
-            )
-        };
-        let all = CONTAINERS.into_iter().zip(&self.containers);
-        let all: Vec<Value> = all.filter_map(container).collect();
-        let mut pod = json!({"metadata": {"name": "p", "uid": self.pod.to_string()},
-            "status": {"phase": self.phase, "containerStatuses": all}});
-        if let Some(reason) = self.reason {
-            pod["status"]["reason"] = reason.into();
-        }
-        if self.is_terminating {
-            pod["metadata"]["deletionTimestamp"] = "2026-01-31T12:00:00Z".into();
-        }
-        PodView::new(&serde_json::from_value(pod).unwrap(), self.is_gone)
-    }
-
-    /// Whether someone had told the pod to end by then.
-    fn is_stopped(&self) -> bool {
-        self.is_terminating || self.phase == "Failed" && self.reason.is_some()
-    }
-}
-
-fn any_seen() -> impl Strategy<Value = Seen> {
-    let state = prop_oneof![
-        1 => Just(None),
-        1 => Just(Some(State::Waiting)),
-        1 => Just(Some(State::Running)),
-        6 => Just(Some(State::Ended(0))),
-        1 => Just(Some(State::Ended(1))),
-    ];
-    (
-        prop_oneof![6 => Just(1u8), 1 => Just(2u8)],
-        prop_oneof![4 => Just("Running"), 1 => Just("Pending"), 1 => Just("Succeeded"),
-            1 => Just("Failed"), 1 => Just("Unknown")],
-        prop_oneof![4 => Just(None), 1 => Just(Some("Evicted"))],
-        prop::bool::weighted(0.1),
-        prop::bool::weighted(0.1),
-        [state.clone(), state.clone(), state],
-    )
-        .prop_map(
-            |(pod, phase, reason, is_terminating, is_gone, containers)| Seen {
-                pod,
-                phase,
-                reason,
-                is_terminating,
-                is_gone,
-                containers,
-            },
-        )
-}
-
-fn verdict(sequence: &[Seen]) -> Verdict {
-    let expected: Vec<String> = CONTAINERS.map(str::to_string).into();
-    let views = sequence.iter().map(Seen::view);
-    let known = views.reduce(PodView::followed_by).unwrap();
-    known.verdict(&expected)
-}
-
-/// What the sequence shows of one container of its first pod, in order, and
-/// whether the pod was told to end by then.
-fn history(sequence: &[Seen], container: usize) -> Vec<(State, bool)> {
-    let mut is_stopped = false;
-    let ours = sequence.iter().filter(|seen| seen.pod == sequence[0].pod);
-    ours.filter_map(|seen| {
-        is_stopped |= seen.is_stopped();
-        Some((seen.containers[container]?, is_stopped))
-    })
-    .collect()
-}
-
-const PROOF: (State, bool) = (State::Ended(0), false);
-
-proptest! {
-    #![proptest_config(Config { cases: 1024, failure_persistence: None, ..Config::default() })]
-
-    #[test]
-    fn no_success_without_every_exit_code(
-        sequence in prop::collection::vec(any_seen(), 1..8)
-    ) {
-        if verdict(&sequence) == Verdict::Succeeded {
-            for (index, container) in CONTAINERS.iter().enumerate() {
-                let history = history(&sequence, index);
-                prop_assert!(history.contains(&PROOF), "{container} was not seen to succeed");
-                let is_failure = |(state, _): &(State, bool)| *state == State::Ended(1);
-                prop_assert!(!history.iter().any(is_failure), "{container} has failed");
-            }
-        }
-    }
-
-    #[test]
-    fn a_proof_that_was_seen_is_not_lost(
-        sequence in prop::collection::vec(any_seen(), 1..8)
-    ) {
-        let is_proven = |index: usize| {
-            let history = history(&sequence, index);
-            let proof = history.iter().position(|seen| *seen == PROOF);
-            let is_contrary = |(state, _): &(State, bool)| {
-                matches!(state, State::Running | State::Ended(1))
-            };
-            let contrary = history.iter().rposition(is_contrary);
-            let never_failed = !history.iter().any(|(state, _)| *state == State::Ended(1));
-            never_failed && proof.is_some() && contrary < proof
-        };
-        if (0..CONTAINERS.len()).all(is_proven) {
-            prop_assert_eq!(verdict(&sequence), Verdict::Succeeded);
-        }
-    }
-}
-
-/// The same for what is told beside a pod's status.
+/// What is told beside a pod's status is no proof of anything.
 #[test]
 fn events_and_jobs_are_no_proof() {
     let reasons = [
@@ -467,7 +383,7 @@ fn events_and_jobs_are_no_proof() {
         let evidence = Evidence::new(Some(vec![event(reason, "", 1)]), job);
         assert_ne!(evidence.without_pod(), Verdict::Succeeded, "{evidence:?}");
         let view = PodView::unseen("a", "1");
-        let verdict = evidence.before_start(&view, Verdict::Running);
+        let verdict = evidence.before_start(&view, &names(), Verdict::Running);
         assert_ne!(verdict, Verdict::Succeeded, "{evidence:?}");
     }
 }
