@@ -1,7 +1,7 @@
 //! The Kubernetes side: what is created for a job, what becomes of it, and
 //! the calls.
 //!
-//! `plan/` turns a job into objects and `status.rs` a pod's status into a
+//! `plan/` turns a job into objects and `status/` what is seen of a pod into a
 //! verdict, both pure; `fragments.rs` reads what people write of a pod
 //! themselves; `names.rs` has the names and labels, and `found.rs` reads them
 //! again from what was found; `demand.rs` says what a plan asks of its
