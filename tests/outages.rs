@@ -4,7 +4,7 @@
 /// The API server.
 mod cluster;
 /// Sourcegraph.
-mod frontend;
+mod sourcegraph;
 /// Exactly one pod ever runs a step.
 mod starts;
 
