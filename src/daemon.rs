@@ -28,7 +28,8 @@ use crate::pool::Pool;
 use crate::queue::client::QueueClient;
 use crate::shutdown::Shutdown;
 use crate::state::StateDir;
-use crate::worker::{self, Shared};
+use crate::worker::planner::{Planner, Tie};
+use crate::worker::{self, Shared, Workplace};
 
 /// The image that makes workspaces where our own cannot be found out.
 const DEFAULT_WORKSPACE_IMAGE: &str = concat!("sourcegraph/executor:", env!("CARGO_PKG_VERSION"));
@@ -141,7 +142,7 @@ fn work(
         "Connected to Sourcegraph at {} and to Kubernetes namespace {}; listening on {} with {} \
          {}.",
         shared.queue.url(),
-        shared.cluster.namespace(),
+        shared.workplace.cluster.namespace(),
         config.queue.queues,
         config.workers,
         if config.workers == 1 {
@@ -236,25 +237,47 @@ fn until_it_works(what: &str, check: impl Fn() -> Result<(), String>, shutdown: 
 }
 
 fn share(config: &Config, place: Place, parts: Parts, watch: PodWatch) -> Shared {
-    let own_pod = find_own_pod(&parts.cluster, &place);
-    let workspace_image = workspace_image(&config.job, own_pod.as_ref());
-    let executor_name = parts.name;
-    log::debug!("This is executor {executor_name}; workspaces by image {workspace_image}.");
-    let is_beside = place.namespace.as_deref() == Some(parts.cluster.namespace());
+    let tie = match parts.state {
+        Some(_) => Tie::State,
+        None => Tie::Process,
+    };
+    let planner = planner(config.job.clone(), &place, &parts.cluster, parts.name, tie);
+    log::debug!(
+        "This is executor {}; workspaces by image {}.",
+        planner.executor_name,
+        planner.workspace_image
+    );
     Shared {
-        watch,
-        own_pod_is_beside: is_beside,
-        keeps_state: parts.state.is_some(),
-        registry: parts.registry,
-        metrics: parts.metrics,
-        settings: config.job.clone(),
-        password: config.queue.password.clone(),
-        spool_dir: place.spool_dir,
         queue: parts.queue,
-        cluster: parts.cluster,
+        registry: parts.registry,
+        password: config.queue.password.clone(),
+        workplace: Workplace {
+            cluster: parts.cluster,
+            watch,
+            metrics: parts.metrics,
+            planner,
+            spool_dir: place.spool_dir,
+        },
+    }
+}
+
+/// How a process of this name makes plans at this place.
+pub(crate) fn planner(
+    settings: JobSettings,
+    place: &Place,
+    cluster: &KubeCluster,
+    executor_name: String,
+    tie: Tie,
+) -> Planner {
+    let own_pod = find_own_pod(cluster, place);
+    Planner {
+        workspace_image: workspace_image(&settings, own_pod.as_ref()),
+        namespace: cluster.namespace().to_string(),
+        own_pod_is_beside: place.namespace.as_deref() == Some(cluster.namespace()),
+        settings,
         executor_name,
-        workspace_image,
         own_pod,
+        tie,
     }
 }
 
@@ -297,7 +320,7 @@ fn start_janitor(shared: &Arc<Shared>, interval: Option<Duration>) -> Option<Jan
 }
 
 fn start_workers(shared: &Arc<Shared>, size: usize) -> std::io::Result<Pool<worker::Assignment>> {
-    shared.metrics.jobs.set_workers(size);
+    shared.workplace.metrics.jobs.set_workers(size);
     let shared = Arc::clone(shared);
     Pool::start(size, move |assignment| worker::run(&shared, assignment))
 }
@@ -317,7 +340,7 @@ fn dequeue_until_stopped(
             .spawn_scoped(scope, || {
                 let asking = Asking {
                     queue: &shared.queue,
-                    metrics: &shared.metrics.queue,
+                    metrics: &shared.workplace.metrics.queue,
                     poll_interval: config.queue.poll_interval,
                     limits: config.limits,
                     state,

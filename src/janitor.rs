@@ -109,20 +109,21 @@ impl Janitor {
 }
 
 fn run(shared: &Shared, interval: Duration, stopped: &Receiver<Nothing>) {
+    let workplace = &shared.workplace;
     let is_alive = |job: &FoundJob| {
         let is_ours = job.key.as_ref().is_some_and(|key| shared.registry.has(key));
-        is_ours || shared.watch.is_followed(&job.job.name)
+        is_ours || workplace.watch.is_followed(&job.job.name)
     };
-    let own_pod = shared.executor_pod();
+    let own_pod = workplace.planner.executor_pod();
     let mut rounds = Rounds {
-        cluster: &shared.cluster,
-        executor_name: &shared.executor_name,
+        cluster: &workplace.cluster,
+        executor_name: &workplace.planner.executor_name,
         own_pod: own_pod
             .filter(|pod| pod.has_one_executor)
             .map(|pod| pod.uid()),
         is_alive: &is_alive,
         is_stopping: &|| is_closed(stopped),
-        metrics: &shared.metrics.janitor,
+        metrics: &workplace.metrics.janitor,
         suspects: HashMap::new(),
         lists_jobs: true,
         lists_secrets: true,

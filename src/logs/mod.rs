@@ -3,7 +3,7 @@
 //! `records.rs` takes the kubelet's times out, `resume.rs` finds the place in a
 //! stream that was opened again, `progress.rs` decides when to open one and when
 //! all is there; `redact.rs` hides secrets, `output.rs` collects, `entry.rs` keeps
-//! what belongs to one log entry, `upload.rs` sends.
+//! what belongs to one log entry, `upload.rs` sends, or `terminal.rs` prints.
 
 pub mod entry;
 pub mod output;
@@ -11,4 +11,5 @@ pub mod progress;
 pub mod records;
 pub mod redact;
 pub mod resume;
+pub mod terminal;
 pub mod upload;

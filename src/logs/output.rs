@@ -324,6 +324,11 @@ pub struct OutputReader {
 }
 
 impl OutputReader {
+    /// Leaves out bytes that were read before.
+    pub fn skip(&mut self, bytes: u64) {
+        self.position = self.end.min(self.position.saturating_add(bytes));
+    }
+
     /// Bytes that are left to read.
     pub fn remaining(&self) -> u64 {
         self.end - self.position

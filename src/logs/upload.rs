@@ -1,4 +1,5 @@
-//! Sends the log entries of one job to the server while they grow.
+//! Sends the log entries of one job to the server while they grow, or has them
+//! printed (`terminal.rs`).
 //!
 //! The worker writes into entries; a thread of its own sends them, so that a
 //! slow server never keeps the worker from a pod's end or a cancellation.
@@ -18,6 +19,7 @@ use crate::backoff::{self, Backoff};
 use crate::logs::entry::{Entry, Place, UPDATE_INTERVAL_MAX, Upload};
 use crate::logs::redact::Redactions;
 use crate::logs::resume::Position;
+use crate::logs::terminal::{Printer, Terminal};
 use crate::queue::client::{LogEntry, QueueClient};
 use crate::queue::error::QueueError;
 use crate::queue::wire::Ticket;
@@ -33,6 +35,14 @@ const SAVE_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a worker that panics waits for its log.
 const PANIC_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Where the log of a job goes.
+pub enum Sink {
+    /// To the server, as the log of this job.
+    Server(QueueClient, Ticket),
+    /// To a person.
+    Terminal(Terminal),
+}
+
 /// The log of one job. Dropping it without `finish`, `leave` or `abandon`, as a
 /// panic does, sends the rest for a moment and gives up what is left then.
 pub struct JobLog {
@@ -42,6 +52,8 @@ pub struct JobLog {
     place: Place,
     /// Whether a former process worked on this job.
     is_resumed: bool,
+    /// Whether somebody looks on who wants to know of every step at once.
+    is_watched: bool,
     redactions: Arc<Redactions>,
     /// Whether somebody else goes on, so that nothing is sent any more.
     is_left: Arc<AtomicBool>,
@@ -64,8 +76,7 @@ impl JobLog {
     /// Starts the thread that sends. What a former process kept at the place is
     /// gone on with.
     pub fn start(
-        client: QueueClient,
-        ticket: Ticket,
+        sink: Sink,
         redactions: Arc<Redactions>,
         place: Place,
         is_resumed: bool,
@@ -76,20 +87,33 @@ impl JobLog {
         let (changed, wake) = bounded(1);
         let is_left = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(Condvar::new());
-        let uploader = Uploader {
-            client,
-            ticket,
-            entries: Arc::clone(&entries),
-            sent: Arc::clone(&sent),
-            place: place.clone(),
-            is_left: Arc::clone(&is_left),
-            can_update: true,
-        };
+        let is_watched = matches!(sink, Sink::Terminal(_));
         let worker = std::thread::current();
         let thread = std::thread::Builder::new()
             .name(format!("{}-log", worker.name().unwrap_or("worker")))
-            .stack_size(256 * 1024)
-            .spawn(move || uploader.run(&wake));
+            .stack_size(256 * 1024);
+        let (kept, left) = (Arc::clone(&entries), Arc::clone(&is_left));
+        let thread = match sink {
+            Sink::Server(client, ticket) => {
+                let uploader = Uploader {
+                    client,
+                    ticket,
+                    entries: kept,
+                    sent: Arc::clone(&sent),
+                    place: place.clone(),
+                    is_left: left,
+                    can_update: true,
+                };
+                thread.spawn(move || uploader.run(&wake))
+            }
+            Sink::Terminal(terminal) => {
+                let printer = Printer::new(terminal, kept, Arc::clone(&sent));
+                thread.spawn(move || {
+                    printer.run(&wake);
+                    Ok(())
+                })
+            }
+        };
         let thread = match thread {
             Ok(thread) => Some(thread),
             Err(error) => {
@@ -102,11 +126,18 @@ impl JobLog {
             sent,
             place,
             is_resumed,
+            is_watched,
             redactions,
             is_left,
             changed: Some(changed),
             thread,
         }
+    }
+
+    /// Whether somebody looks on, at a terminal: then `note` may tell of every
+    /// step at once, which the log on a server shows by itself.
+    pub fn is_watched(&self) -> bool {
+        self.is_watched
     }
 
     /// The entry with this key, if a former process began one.
@@ -256,7 +287,7 @@ impl Drop for JobLog {
 
 /// A panic while an entry was changed leaves it usable: bytes may be missing,
 /// the job fails anyway.
-fn lock(entries: &Mutex<Vec<Entry>>) -> MutexGuard<'_, Vec<Entry>> {
+pub(super) fn lock(entries: &Mutex<Vec<Entry>>) -> MutexGuard<'_, Vec<Entry>> {
     entries.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -281,7 +312,7 @@ impl Uploader {
                 if self.is_left.load(Ordering::Relaxed) {
                     return Ok(());
                 }
-                self.close_all();
+                close_all(&self.entries);
                 return self.send_patiently(wake).map(drop);
             }
         }
@@ -388,12 +419,12 @@ impl Uploader {
             Err(error) => Err(error),
         }
     }
+}
 
-    /// A worker that panicked leaves entries open.
-    fn close_all(&self) {
-        for entry in lock(&self.entries).iter_mut().filter(|entry| !entry.closed) {
-            entry.close(None, None);
-        }
+/// A worker that panicked leaves entries open.
+pub(super) fn close_all(entries: &Mutex<Vec<Entry>>) {
+    for entry in lock(entries).iter_mut().filter(|entry| !entry.closed) {
+        entry.close(None, None);
     }
 }
 

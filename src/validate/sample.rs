@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::cluster::client::OwnPod;
 use crate::cluster::names::{random_suffix, run_name};
-use crate::cluster::plan::{Plan, Setting, plan};
+use crate::cluster::plan::Plan;
 use crate::config::Config;
 use crate::daemon::{Place, workspace_image};
 use crate::job::{Job, Registries, Repository, Step};
 use crate::logs::redact::Redactions;
+use crate::worker::planner::{Access, Planner, Tie};
 
 /// Plans a job of one step by the settings that real jobs get. The token is
 /// none: nobody needs to see ours for this.
@@ -16,24 +17,22 @@ pub(super) fn sample(config: &Config, place: &Place, own_pod: Option<&OwnPod>) -
     let queue = config.queue.queues.names().first();
     let queue = queue.map_or("", String::as_str);
     let image = workspace_image(&config.job, own_pod);
-    let namespace = config.cluster.namespace.as_str();
-    let is_own = place.namespace.as_deref() == Some(namespace);
-    let executor_pod = own_pod.filter(|_| is_own).map(|pod| &pod.owner);
-    let setting = Setting {
-        job: &config.job,
-        namespace,
-        frontend_url: &config.queue.frontend_url,
-        authorization: "Bearer sample".to_string(),
-        executor_name: &place.host,
-        workspace_image: &image,
-        workspace_pull_secrets: own_pod.map_or(&[], |pod| &pod.pull_secrets),
-        executor_pod,
-        owner: executor_pod,
-        is_adoptable: false,
-        redactions: &Redactions::new(&BTreeMap::new()),
-        run: run_name(queue, 0, &random_suffix()),
+    let planner = Planner {
+        settings: config.job.clone(),
+        namespace: config.cluster.namespace.clone(),
+        executor_name: place.host.clone(),
+        workspace_image: image.clone(),
+        own_pod: own_pod.cloned(),
+        own_pod_is_beside: place.namespace.as_ref() == Some(&config.cluster.namespace),
+        tie: Tie::Process,
     };
-    plan(&job(queue, &image), &setting)
+    let access = Access {
+        url: config.queue.frontend_url.clone(),
+        authorization: "Bearer sample".to_string(),
+    };
+    let redactions = Redactions::new(&BTreeMap::new());
+    let run = run_name(queue, 0, &random_suffix());
+    planner.plan(&job(queue, &image), &access, &redactions, run)
 }
 
 fn job(queue: &str, image: &str) -> Job {

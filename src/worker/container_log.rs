@@ -178,13 +178,13 @@ impl ContainerLog {
 
     fn open(&mut self, worker: &Worker<'_>, view: &PodView, name: &str) {
         if self.was_opened {
-            worker.shared.metrics.cluster.stream_reopened();
+            worker.workplace.metrics.cluster.stream_reopened();
         }
         self.was_opened = true;
         self.probe = None;
         let since = self.records.since();
         self.records.reopen();
-        let cluster = &worker.shared.cluster;
+        let cluster = &worker.workplace.cluster;
         self.stream = Some(cluster.follow_log(&view.name, name, since));
         self.progress.opened(Instant::now());
     }
@@ -193,7 +193,7 @@ impl ContainerLog {
         let mut records = Records::at(self.records.position().clone());
         let since = records.since();
         records.reopen();
-        let cluster = &worker.shared.cluster;
+        let cluster = &worker.workplace.cluster;
         self.probe = Some(Probe {
             stream: cluster.read_log(&view.name, name, since),
             records,

@@ -32,7 +32,7 @@ impl<'a> Worker<'a> {
     /// Creates the Job, then the Secrets, which it owns from their first moment
     /// on. The pod waits for them meanwhile, and starts nothing.
     pub(super) fn create(&mut self) -> Result<(), End> {
-        let cluster = &self.shared.cluster;
+        let cluster = &self.workplace.cluster;
         let uid = self.patiently(|| cluster.create_job(&self.plan.job))?;
         log::info!("Created Job {}/{}.", cluster.namespace(), self.plan.run);
         self.plan.own_secrets(&uid);
@@ -94,7 +94,7 @@ impl<'a> Worker<'a> {
                     let stop = stop.unwrap_or(Stop::NotOurs);
                     if stop != Stop::Handover {
                         // Tried again, and told of, by the clean-up.
-                        let _ = self.shared.cluster.delete_job(&self.plan.run);
+                        let _ = self.workplace.cluster.delete_job(&self.plan.run);
                     }
                     Err(End::Stopped(stop))
                 }
@@ -105,7 +105,7 @@ impl<'a> Worker<'a> {
     /// Deletes everything, and waits for a pod that was still running to end,
     /// so that the next job finds its place free.
     pub(super) fn clean_up(&self, rest: &Rest, subscription: &Subscription) {
-        if self.shared.settings.keep_jobs && rest.may_stay {
+        if self.workplace.planner.settings.keep_jobs && rest.may_stay {
             log::info!(
                 "Job {} is kept until somebody deletes it, as KUBERNETES_KEEP_JOBS asks.",
                 self.plan.run
@@ -116,7 +116,7 @@ impl<'a> Worker<'a> {
         let started = Timestamp::now();
         let names = self.secret_names();
         let problems = delete_all(
-            &self.shared.cluster,
+            &self.workplace.cluster,
             &self.plan.run,
             &names,
             DELETE_PATIENCE,
@@ -142,11 +142,11 @@ impl<'a> Worker<'a> {
 
     /// Deletes everything if this worker panics, even what may not be there.
     pub(super) fn rescue(&self) -> OnPanic<impl FnMut() + use<'a>> {
-        let shared = self.shared;
+        let workplace = self.workplace;
         let (run, names) = (self.plan.run.clone(), self.secret_names());
         OnPanic::new(move || {
-            if !shared.settings.keep_jobs {
-                delete_all(&shared.cluster, &run, &names, RESCUE_PATIENCE);
+            if !workplace.planner.settings.keep_jobs {
+                delete_all(&workplace.cluster, &run, &names, RESCUE_PATIENCE);
             }
         })
     }

@@ -59,9 +59,9 @@ impl<'a> Follow<'a> {
             log: None,
             settled,
             waiting: Waiting::new(
-                &worker.shared.cluster,
+                &worker.workplace.cluster,
                 &worker.plan.run,
-                worker.shared.settings.graces,
+                worker.workplace.planner.settings.graces,
             ),
             failed_since: None,
         }

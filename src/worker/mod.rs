@@ -9,6 +9,7 @@ mod container_log;
 mod create;
 mod follow;
 mod patience;
+pub mod planner;
 mod questions;
 mod refusal;
 mod report;
@@ -22,61 +23,50 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use jiff::Timestamp;
 
+use crate::cluster::client::KubeCluster;
 use crate::cluster::client::watch::{PodWatch, Subscription};
-use crate::cluster::client::{KubeCluster, OwnPod};
 use crate::cluster::error::ClusterError;
 use crate::cluster::names::SETUP_KEY;
-use crate::cluster::plan::{self, Plan, Setting};
+use crate::cluster::plan::Plan;
 use crate::cluster::status::{Cause, Failure};
-use crate::config::JobSettings;
 use crate::heartbeat::{Place, Registry, Stop};
 use crate::job::{Job, Outcome, Secret};
 use crate::logs::entry::Place as LogPlace;
 use crate::logs::redact::Redactions;
-use crate::logs::upload::JobLog;
+use crate::logs::upload::{JobLog, Sink};
 use crate::metrics::Metrics;
 use crate::queue::client::QueueClient;
-use crate::queue::wire::{Dequeued, Malformed, Ticket};
+use crate::queue::wire::{Dequeued, Malformed};
 use crate::state::{FoundJob, JobState};
+use crate::worker::planner::{Access, Planner};
 
 /// What stands in the place of our own tokens in any output.
 const SECRET_REMOVED: &str = "SECRET_REMOVED";
 
-/// What all workers share.
+/// What all workers of the daemon share.
 pub struct Shared {
     /// Calls to Sourcegraph.
     pub queue: QueueClient,
+    /// Jobs that run here.
+    pub registry: Registry,
+    /// The executor's token, which no log may show.
+    pub password: Secret,
+    /// Where the jobs run.
+    pub workplace: Workplace,
+}
+
+/// Where jobs run, whoever wants to know of them.
+pub struct Workplace {
     /// Calls to Kubernetes.
     pub cluster: KubeCluster,
     /// The one watch.
     pub watch: PodWatch,
-    /// Jobs that run here.
-    pub registry: Registry,
     /// What is counted.
     pub metrics: Metrics,
-    /// Limits, images and security of jobs.
-    pub settings: JobSettings,
-    /// The executor's token, which no log may show.
-    pub password: Secret,
-    /// Name of this process towards Sourcegraph.
-    pub executor_name: String,
-    /// Image that makes workspaces.
-    pub workspace_image: String,
-    /// Our own Pod, where it is known.
-    pub own_pod: Option<OwnPod>,
-    /// Whether that Pod is in the namespace of the jobs.
-    pub own_pod_is_beside: bool,
-    /// Whether jobs are kept for the next process.
-    pub keeps_state: bool,
+    /// What jobs look like here.
+    pub planner: Planner,
     /// Where large output is spooled.
     pub spool_dir: PathBuf,
-}
-
-impl Shared {
-    /// Our own Pod, where it is known and in the namespace of the jobs.
-    pub fn executor_pod(&self) -> Option<&OwnPod> {
-        self.own_pod.as_ref().filter(|_| self.own_pod_is_beside)
-    }
 }
 
 /// A job on its way from the dequeue thread to a worker.
@@ -171,15 +161,21 @@ pub fn run(shared: &Arc<Shared>, assignment: Assignment) {
             Outcome::Failed(format!("the job cannot be understood: {problem}"))
         }
         Dequeued::Job(job) => {
+            let token = job.token.as_ref().map(Secret::reveal);
             let attempt = Attempt {
                 job,
-                ticket: &ticket,
+                access: Access {
+                    url: shared.queue.url().to_string(),
+                    authorization: shared.queue.authorization(token),
+                },
+                hidden: vec![&shared.password],
+                sink: Sink::Server(shared.queue.clone(), ticket.clone()),
                 stops: &report.place.stops,
                 run: assignment.run,
                 state: assignment.state,
                 adopted: assignment.adopted,
             };
-            run_job(shared, attempt)
+            run_job(&shared.workplace, attempt)
         }
     };
 }
@@ -187,14 +183,17 @@ pub fn run(shared: &Arc<Shared>, assignment: Assignment) {
 /// One attempt at a job that can be understood.
 struct Attempt<'a> {
     job: &'a Job,
-    ticket: &'a Ticket,
+    access: Access,
+    /// Our own secrets, which no log may show.
+    hidden: Vec<&'a Secret>,
+    sink: Sink,
     stops: &'a Receiver<Stop>,
     run: String,
     state: Option<JobState>,
     adopted: Option<Adopted>,
 }
 
-fn run_job(shared: &Shared, mut attempt: Attempt<'_>) -> Outcome {
+fn run_job(workplace: &Workplace, mut attempt: Attempt<'_>) -> Outcome {
     let job = attempt.job;
     if let Some(problem) = refusal::refusal(job) {
         return Outcome::Failed(problem);
@@ -210,7 +209,7 @@ fn run_job(shared: &Shared, mut attempt: Attempt<'_>) -> Outcome {
         return Outcome::Complete;
     }
     let adopted = attempt.adopted.take();
-    Worker::new(shared, attempt, adopted.as_ref()).run(adopted)
+    Worker::new(workplace, attempt, adopted.as_ref()).run(adopted)
 }
 
 /// What a job is about, in a few words.
@@ -230,45 +229,15 @@ fn subject(job: &Job) -> String {
 
 /// What neither the cluster nor the server's pages may show of this job: what
 /// the server names, and our own tokens.
-fn redactions(shared: &Shared, job: &Job) -> Redactions {
+fn redactions(job: &Job, own: &[&Secret]) -> Redactions {
     let mut hidden = job.redacted_values.clone();
-    let own = [Some(&shared.password), job.token.as_ref()];
-    for secret in own.into_iter().flatten() {
+    for secret in own.iter().copied().chain(&job.token) {
         let replacement = SECRET_REMOVED.to_string();
         hidden
             .entry(secret.reveal().to_string())
             .or_insert(replacement);
     }
     Redactions::new(&hidden)
-}
-
-/// The objects of a job in this executor's place and settings.
-fn make_plan(
-    shared: &Shared,
-    job: &Job,
-    ticket: &Ticket,
-    redactions: &Redactions,
-    run: String,
-) -> Plan {
-    let token = ticket.token.as_ref().map(|token| token.reveal());
-    let own_pod = shared.own_pod.as_ref();
-    let executor_pod = shared.executor_pod().map(|pod| &pod.owner);
-    let setting = Setting {
-        job: &shared.settings,
-        namespace: shared.cluster.namespace(),
-        frontend_url: shared.queue.url(),
-        authorization: shared.queue.authorization(token),
-        executor_name: &shared.executor_name,
-        workspace_image: &shared.workspace_image,
-        workspace_pull_secrets: own_pod.map_or(&[], |pod| &pod.pull_secrets),
-        executor_pod,
-        // Jobs that the next Pod takes over may not go with this one.
-        owner: executor_pod.filter(|_| !shared.keeps_state),
-        is_adoptable: shared.keeps_state,
-        redactions,
-        run,
-    };
-    plan::plan(job, &setting)
 }
 
 /// How long ago a time was; none if the clock was set back.
@@ -278,7 +247,7 @@ fn since(time: Timestamp) -> Duration {
 
 /// One job that has steps.
 struct Worker<'a> {
-    shared: &'a Shared,
+    workplace: &'a Workplace,
     stops: &'a Receiver<Stop>,
     plan: Plan,
     redactions: Arc<Redactions>,
@@ -288,23 +257,26 @@ struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    fn new(shared: &'a Shared, attempt: Attempt<'a>, adopted: Option<&Adopted>) -> Worker<'a> {
-        let (job, ticket) = (attempt.job, attempt.ticket);
-        let redactions = Arc::new(redactions(shared, job));
+    fn new(
+        workplace: &'a Workplace,
+        attempt: Attempt<'a>,
+        adopted: Option<&Adopted>,
+    ) -> Worker<'a> {
+        let (job, planner) = (attempt.job, &workplace.planner);
+        let redactions = Arc::new(redactions(job, &attempt.hidden));
         let place = match &attempt.state {
             Some(state) => LogPlace::Lasting(state.entries()),
-            None => LogPlace::Passing(shared.spool_dir.clone()),
+            None => LogPlace::Passing(workplace.spool_dir.clone()),
         };
-        let plan = make_plan(shared, job, ticket, &redactions, attempt.run);
+        let plan = planner.plan(job, &attempt.access, &redactions, attempt.run);
         let passed = adopted.map_or(Duration::ZERO, |adopted| since(adopted.found.began));
-        let left = shared.settings.max_runtime.saturating_sub(passed);
+        let left = planner.settings.max_runtime.saturating_sub(passed);
         Worker {
-            shared,
+            workplace,
             stops: attempt.stops,
             plan,
             log: JobLog::start(
-                shared.queue.clone(),
-                ticket.clone(),
+                attempt.sink,
                 Arc::clone(&redactions),
                 place,
                 adopted.is_some(),
@@ -322,7 +294,7 @@ impl<'a> Worker<'a> {
         // Before the Job exists, so that no event is missed.
         let subscription = match adopted {
             Some(adopted) => adopted.subscription,
-            None => self.shared.watch.subscribe(&self.plan.run),
+            None => self.workplace.watch.subscribe(&self.plan.run),
         };
         let (outcome, rest) = match decided {
             Some(outcome) => {
@@ -414,7 +386,7 @@ impl<'a> Worker<'a> {
             }
             Err(End::TimedOut) => format!(
                 "job exceeded maximum execution time of {}",
-                go_duration(self.shared.settings.max_runtime)
+                go_duration(self.workplace.planner.settings.max_runtime)
             ),
             Err(End::Failed(failure)) => self.explain(&failure),
             Err(End::NotCreated(error)) => return self.outcome_of(&error),

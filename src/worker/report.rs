@@ -42,7 +42,7 @@ impl OnDrop {
             ),
             state: None,
             began: Instant::now(),
-            counted: shared.metrics.jobs.begin(&ticket.queue),
+            counted: shared.workplace.metrics.jobs.begin(&ticket.queue),
         }
     }
 

@@ -7,7 +7,7 @@ use executor::config::Config;
 use executor::job::Outcome;
 use executor::logs::entry::Place;
 use executor::logs::redact::Redactions;
-use executor::logs::upload::JobLog;
+use executor::logs::upload::{JobLog, Sink};
 use executor::metrics::Metrics;
 use executor::queue::client::QueueClient;
 use jiff::Timestamp;
@@ -40,8 +40,7 @@ fn a_panic_sends_the_log_before_the_mark() {
     let ticket = client.dequeue().unwrap().unwrap().dequeued.ticket();
     let dir = tempfile::tempdir().unwrap();
     let log = JobLog::start(
-        client.clone(),
-        ticket.clone(),
+        Sink::Server(client.clone(), ticket.clone()),
         Arc::new(Redactions::new(&Default::default())),
         Place::Passing(dir.path().to_owned()),
         false,

@@ -1,0 +1,74 @@
+//! What all plans of this process have in common: the settings, and who we are.
+
+use crate::cluster::client::OwnPod;
+use crate::cluster::plan::{Plan, Setting, plan};
+use crate::config::JobSettings;
+use crate::job::Job;
+use crate::logs::redact::Redactions;
+
+/// Makes the plans of jobs in one namespace.
+pub struct Planner {
+    /// Limits, images and security of jobs.
+    pub settings: JobSettings,
+    /// Namespace of all objects.
+    pub namespace: String,
+    /// Name of this process towards Sourcegraph.
+    pub executor_name: String,
+    /// Image that makes workspaces.
+    pub workspace_image: String,
+    /// Our own Pod, where it is known.
+    pub own_pod: Option<OwnPod>,
+    /// Whether that Pod is in the namespace of the jobs.
+    pub own_pod_is_beside: bool,
+    /// What jobs have to do with that Pod.
+    pub tie: Tie,
+}
+
+/// What becomes of a Job when its executor goes. The last two need our own Pod
+/// to be known, and in the same namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tie {
+    /// The next process with the same state goes on with it, in whatever Pod.
+    State,
+    /// It goes with the Pod, and is left over when the process in it is another.
+    Process,
+    /// It goes with the Pod, beside whose own process this one runs.
+    Pod,
+}
+
+/// How the container that makes a workspace gets at repository and files.
+pub struct Access {
+    /// Base URL of the Sourcegraph instance.
+    pub url: String,
+    /// Value of the Authorization header.
+    pub authorization: String,
+}
+
+impl Planner {
+    /// Our own Pod, where it is known and in the namespace of the jobs.
+    pub fn executor_pod(&self) -> Option<&OwnPod> {
+        self.own_pod.as_ref().filter(|_| self.own_pod_is_beside)
+    }
+
+    /// The objects of a job that has steps.
+    pub fn plan(&self, job: &Job, access: &Access, redactions: &Redactions, run: String) -> Plan {
+        let own_pod = self.own_pod.as_ref();
+        let executor_pod = self.executor_pod().map(|pod| &pod.owner);
+        let setting = Setting {
+            job: &self.settings,
+            namespace: &self.namespace,
+            frontend_url: &access.url,
+            authorization: access.authorization.clone(),
+            executor_name: &self.executor_name,
+            workspace_image: &self.workspace_image,
+            workspace_pull_secrets: own_pod.map_or(&[], |pod| &pod.pull_secrets),
+            executor_pod: executor_pod.filter(|_| self.tie != Tie::Pod),
+            // Jobs that the next Pod takes over may not go with this one.
+            owner: executor_pod.filter(|_| self.tie != Tie::State),
+            is_adoptable: self.tie == Tie::State,
+            redactions,
+            run,
+        };
+        plan(job, &setting)
+    }
+}
