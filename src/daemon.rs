@@ -241,7 +241,9 @@ fn share(config: &Config, place: Place, parts: Parts, watch: PodWatch) -> Shared
         Some(_) => Tie::State,
         None => Tie::Process,
     };
-    let planner = planner(config.job.clone(), &place, &parts.cluster, parts.name, tie);
+    let own_pod = find_own_pod(&parts.cluster, &place);
+    let (namespace, who) = (parts.cluster.namespace(), (parts.name, tie));
+    let planner = planner(config.job.clone(), &place, namespace, own_pod, who);
     log::debug!(
         "This is executor {}; workspaces by image {}.",
         planner.executor_name,
@@ -265,15 +267,14 @@ fn share(config: &Config, place: Place, parts: Parts, watch: PodWatch) -> Shared
 pub(crate) fn planner(
     settings: JobSettings,
     place: &Place,
-    cluster: &KubeCluster,
-    executor_name: String,
-    tie: Tie,
+    namespace: &str,
+    own_pod: Option<OwnPod>,
+    (executor_name, tie): (String, Tie),
 ) -> Planner {
-    let own_pod = find_own_pod(cluster, place);
     Planner {
         workspace_image: workspace_image(&settings, own_pod.as_ref()),
-        namespace: cluster.namespace().to_string(),
-        own_pod_is_beside: place.namespace.as_deref() == Some(cluster.namespace()),
+        namespace: namespace.to_string(),
+        own_pod_is_beside: place.namespace.as_deref() == Some(namespace),
         settings,
         executor_name,
         own_pod,
@@ -283,7 +284,7 @@ pub(crate) fn planner(
 
 /// In a cluster, our own Pod tells which image we are and can own what we
 /// make. Without the permission to read it, both are left out.
-fn find_own_pod(cluster: &KubeCluster, place: &Place) -> Option<OwnPod> {
+pub(crate) fn find_own_pod(cluster: &KubeCluster, place: &Place) -> Option<OwnPod> {
     let namespace = place.namespace.as_deref()?;
     match cluster.own_pod(namespace, &place.host) {
         Ok(pod) => Some(pod),

@@ -13,15 +13,25 @@ pub enum Exit {
     /// The process ended with jobs left, after a second signal or because
     /// stopping them took too long.
     Forced,
+    /// The step of `exec` ended with this code, which is not 0.
+    Step(u8),
+    /// The step of `exec` did not run, or nobody saw how it ended.
+    NotRun,
+    /// `exec` was stopped by a signal.
+    Interrupted,
 }
 
 impl Exit {
-    /// The number: 0, 1 or 2.
+    /// The number: 0, 1 or 2; for `exec` those that are usual with programs
+    /// that run others.
     pub fn code(self) -> u8 {
         match self {
             Exit::Clean => 0,
             Exit::Failed => 1,
             Exit::Forced => 2,
+            Exit::Step(code) => code,
+            Exit::NotRun => 125,
+            Exit::Interrupted => 130,
         }
     }
 }

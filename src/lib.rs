@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod config;
 pub mod daemon;
 pub mod dequeue;
+pub mod exec;
 pub mod exit;
 pub mod heartbeat;
 pub mod http;

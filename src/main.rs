@@ -1,16 +1,18 @@
 //! The command line: reads the environment, starts logging, runs a command.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use executor::cluster::names::WORKSPACE;
-use executor::config::Config;
+use executor::config::{Config, ExecConfig};
 use executor::daemon::{self, Place};
+use executor::exec::arguments::Arguments;
 use executor::exit::Exit;
+use executor::logs::terminal::Terminal;
 use executor::shutdown::Shutdown;
-use executor::{logging, validate, workspace};
+use executor::{exec, logging, validate, workspace};
 
 const USAGE: &str = "\
 Runs Sourcegraph batch changes and code-intelligence jobs as Kubernetes Jobs.
@@ -21,22 +23,36 @@ Commands:
   run [--verify]   take jobs and run them until stopped (the default); with
                    --verify, make the checks of validate first
   validate         check whether jobs can run here, and say what to do if not
+  exec --image IMAGE [--repo NAME --commit HASH] [--env NAME=VALUE]...
+       [--dry-run] -- COMMAND [ARGUMENT]...
+                   run a command as a job of its own and show its log; with
+                   --dry-run, show its objects only
   setup-workspace  make a job's workspace; runs inside of its pod
   help             show this text
   version          show the version
 
 All configuration comes from environment variables; see README.md.
 Exit codes: 0 success, 1 failure, 2 ended by a second signal with jobs left.
-validate ends with 0 only if jobs can run.
+validate ends with 0 only if jobs can run; exec ends as its command does, with
+125 if that did not run or its end was not seen, and 130 after a signal.
 ";
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments = std::env::args_os().skip(1).map(OsString::into_string);
+    let arguments: Vec<String> = match arguments.collect() {
+        Ok(arguments) => arguments,
+        Err(word) => {
+            complain(&format!("The argument {word:?} is not UTF-8."));
+            return Exit::Failed.into();
+        }
+    };
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         [] | ["run"] => run(false).into(),
         ["run", "--verify"] => run(true).into(),
         ["validate"] => validate().into(),
+        ["exec", "--help" | "-h"] => print(USAGE).into(),
+        ["exec", ref rest @ ..] => exec(rest).into(),
         ["setup-workspace"] => setup_workspace().into(),
         ["help" | "--help" | "-h", ..] | ["run", "--help" | "-h"] => print(USAGE).into(),
         ["version" | "--version" | "-V"] => {
@@ -76,6 +92,46 @@ fn run(verify: bool) -> Exit {
         return Exit::Failed;
     }
     daemon::run(config, place, &shutdown)
+}
+
+/// Runs one job of these words, or shows what it would be.
+fn exec(words: &[&str]) -> Exit {
+    let arguments = match Arguments::parse(words) {
+        Ok(arguments) => arguments,
+        Err(problem) => {
+            complain(&format!(
+                "{problem}. Use executor help to learn more of exec."
+            ));
+            return Exit::NotRun;
+        }
+    };
+    let config = match ExecConfig::from_lookup(variable, arguments.has_repository()) {
+        Ok(config) => config,
+        Err(errors) => {
+            complain(&errors.to_string());
+            return Exit::NotRun;
+        }
+    };
+    logging::start(&config.log);
+    if arguments.is_dry_run {
+        return match exec::show(&arguments, config, &place(), &mut std::io::stdout()) {
+            Ok(()) => Exit::Clean,
+            Err(problem) => {
+                complain(&format!("{problem}."));
+                Exit::NotRun
+            }
+        };
+    }
+    match Shutdown::on_signals() {
+        Ok(shutdown) => {
+            let terminal = Terminal::new(std::io::stdout(), std::io::stderr());
+            exec::run(&arguments, config, place(), &shutdown, &terminal)
+        }
+        Err(error) => {
+            complain(&format!("Cannot listen to signals: {error}."));
+            Exit::NotRun
+        }
+    }
 }
 
 fn validate() -> Exit {

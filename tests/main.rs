@@ -30,6 +30,8 @@ mod cloning;
 mod codeintel;
 /// Every variable with bad values, and environments of the released executor.
 mod configuration;
+/// One job from the command line.
+mod exec;
 /// Every cause of a failure that a cluster can give.
 mod failures;
 /// What dead executors leave, and who removes it.

@@ -21,8 +21,8 @@ use crate::job::{Registries, Secret};
 pub(crate) use parse::quantity;
 use reader::Reader;
 pub use settings::{
-    ClusterSettings, Config, Graces, JobSettings, Limits, LogFormat, LogSettings, Placement,
-    QueueSettings, Queues, Resources, StatePlace, VolumeSettings,
+    ClusterSettings, Config, ExecConfig, Graces, JobSettings, Limits, LogFormat, LogSettings,
+    Placement, QueueSettings, Queues, Resources, StatePlace, VolumeSettings,
 };
 
 /// Time that the cluster gives to a job of an executor without any settings.
@@ -41,7 +41,7 @@ impl Config {
         let mut reader = Reader::new(&lookup);
         reader.word("EXECUTOR_BACKEND");
         let config = Config {
-            queue: queue(&mut reader),
+            queue: queue(&mut reader, queues),
             cluster: cluster(&mut reader),
             job: job(&mut reader),
             workers: reader.number("EXECUTOR_MAX_NUM_JOBS"),
@@ -50,11 +50,31 @@ impl Config {
             hands_over: reader.word("EXECUTOR_SHUTDOWN") == "handover",
             state: state(&mut reader),
             cleanup_interval: cleanup_interval(&mut reader),
-            log: log(&mut reader),
+            log: log(&mut reader, None),
             warnings: unused::warnings(&lookup),
             metrics_address: reader
                 .optional_word("EXECUTOR_METRICS_ADDR")
                 .filter(|address| address != parse::OFF),
+        };
+        reader.finish(config)
+    }
+}
+
+impl ExecConfig {
+    /// Reads the settings that one job needs, in the same way. Those of the
+    /// server are needed, and read, with a repository alone.
+    pub fn from_lookup(
+        lookup: impl Fn(&str) -> Option<String>,
+        has_repository: bool,
+    ) -> Result<ExecConfig, ConfigErrors> {
+        let mut reader = Reader::new(&lookup);
+        let no_queues = |_: &mut Reader<'_>| Queues::Several(Vec::new());
+        let config = ExecConfig {
+            frontend: has_repository.then(|| queue(&mut reader, no_queues)),
+            cluster: cluster(&mut reader),
+            job: job(&mut reader),
+            // What happens is shown already.
+            log: log(&mut reader, Some("error")),
         };
         reader.finish(config)
     }
@@ -94,8 +114,11 @@ fn cleanup_interval(reader: &mut Reader<'_>) -> Option<Duration> {
     (!interval.is_zero()).then_some(interval)
 }
 
-fn log(reader: &mut Reader<'_>) -> LogSettings {
-    let level = match reader.word("SRC_LOG_LEVEL").as_str() {
+/// `quiet` is the level where none is set, if that is another one.
+fn log(reader: &mut Reader<'_>, quiet: Option<&str>) -> LogSettings {
+    let level = reader.word("SRC_LOG_LEVEL");
+    let quiet = quiet.filter(|_| !reader.is_set("SRC_LOG_LEVEL"));
+    let level = match quiet.unwrap_or(&level) {
         "dbug" => "debug".to_owned(),
         "eror" | "crit" => "error".to_owned(),
         "none" => "off".to_owned(),
@@ -117,7 +140,7 @@ fn log(reader: &mut Reader<'_>) -> LogSettings {
     }
 }
 
-fn queue(reader: &mut Reader<'_>) -> QueueSettings {
+fn queue(reader: &mut Reader<'_>, queues: fn(&mut Reader<'_>) -> Queues) -> QueueSettings {
     // Both names are read, so that a fault of either is found.
     let older_cpus = reader.number("EXECUTOR_FIRECRACKER_NUM_CPUS");
     let older_memory = reader.word("EXECUTOR_FIRECRACKER_MEMORY");

@@ -37,6 +37,20 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
+/// What one job from the command line needs: no queue, and no server unless it
+/// has a repository.
+#[derive(Clone, Debug)]
+pub struct ExecConfig {
+    /// Where repositories come from, if one is asked for. It names no queue.
+    pub frontend: Option<QueueSettings>,
+    /// How to reach the cluster.
+    pub cluster: ClusterSettings,
+    /// What the job in the cluster looks like.
+    pub job: JobSettings,
+    /// What is logged, and in which form: errors alone, unless more is asked for.
+    pub log: LogSettings,
+}
+
 /// Where state is kept for the next process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StatePlace {

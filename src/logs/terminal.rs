@@ -183,8 +183,13 @@ impl Printer {
     }
 }
 
+/// Times of containers are whole seconds, so that many are none at all.
 fn ending(key: &str, code: Option<i32>, duration: Option<Duration>) -> String {
-    let time = duration.map_or(String::new(), |time| format!(" after {time:.1?}"));
+    let time = match duration {
+        None => String::new(),
+        Some(time) if time < Duration::from_secs(1) => " within a second".to_string(),
+        Some(time) => format!(" after {time:.1?}"),
+    };
     match code {
         Some(code) => format!("{key} ended with exit code {code}{time}"),
         None => format!("{key} has no exit code"),
@@ -309,7 +314,7 @@ mod tests {
         let setup = log.open("setup.workspace", None, Timestamp::now());
         write(&log, setup, b"Cloning\nin two par");
         write(&log, setup, b"ts\n");
-        log.close(setup, Some(0), Some(Duration::from_secs(1)));
+        log.close(setup, Some(0), Some(Duration::ZERO));
         let step = log.open("step.a", Some(vec!["sh".to_string()]), Timestamp::now());
         write(
             &log,
@@ -318,7 +323,7 @@ mod tests {
         );
         log.note(step, "too \x1b[31m much");
         write(&log, step, b"last");
-        log.close(step, Some(3), None);
+        log.close(step, Some(3), Some(Duration::from_secs(2)));
         assert!(log.finish().is_ok());
         let output: String = output.try_iter().collect();
         let expected = "a\x1b[31m\ttab \"q\" \\ [hidden] \u{20ac}\r\n\nstderr: faked\nlast\n";
@@ -327,8 +332,8 @@ mod tests {
         assert_eq!(
             progress,
             "executor: Cloning\nexecutor: in two parts\n\
-             executor: setup.workspace ended with exit code 0 after 1.0s\n\
-             executor: too \u{fffd}[31m much\nexecutor: step.a ended with exit code 3\n"
+             executor: setup.workspace ended with exit code 0 within a second\n\
+             executor: too \u{fffd}[31m much\nexecutor: step.a ended with exit code 3 after 2.0s\n"
         );
         assert_eq!(terminal.step_code(), Some(3));
     }

@@ -36,6 +36,10 @@ const SAVE_INTERVAL: Duration = Duration::from_millis(100);
 const PANIC_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where the log of a job goes.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one for each job, and it is moved twice"
+)]
 pub enum Sink {
     /// To the server, as the log of this job.
     Server(QueueClient, Ticket),

@@ -26,13 +26,13 @@ use crate::cluster::demand::{Demand, demand, security_level};
 use crate::cluster::error::{ClusterError, ClusterErrorKind};
 use crate::cluster::inventory::ServerVersion;
 use crate::cluster::plan::Plan;
-use crate::config::{Config, ConfigErrors, JobSettings};
+use crate::config::{Config, ConfigErrors, JobSettings, QueueSettings};
 use crate::daemon::{Place, workspace_image};
 use crate::metrics::Metrics;
 use crate::queue::client::QueueClient;
 use crate::state;
 use crate::validate::admission::{Answer, Security};
-use crate::validate::finding::{Finding, Report};
+use crate::validate::finding::{Finding, Report, State};
 use crate::validate::need::Need;
 use crate::validate::quota::Jobs;
 
@@ -57,6 +57,14 @@ pub fn run(config: &Config, place: &Place, out: &mut dyn Write) -> bool {
     report.add(frontend::judge(&queue.check_token(), &config.queue));
     check_cluster(config, place, &metrics, &mut report);
     report.finish()
+}
+
+/// Why nothing can be got from Sourcegraph, and what to do about it; none if it
+/// takes our credentials, or is too old to be asked.
+pub(crate) fn frontend_problem(queue: &QueueClient, settings: &QueueSettings) -> Option<String> {
+    let finding = frontend::judge(&queue.check_token(), settings);
+    let is_failed = finding.state == State::Failed;
+    is_failed.then(|| format!("{}. {}", finding.result, finding.advice))
 }
 
 /// Reports the faults of a configuration, without which nothing can be
@@ -306,7 +314,6 @@ fn image(settings: &JobSettings, own_pod: Option<&OwnPod>) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::validate::finding::State;
 
     #[test]
     fn old_servers_are_warned_of() {

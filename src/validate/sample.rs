@@ -6,33 +6,33 @@ use crate::cluster::client::OwnPod;
 use crate::cluster::names::{random_suffix, run_name};
 use crate::cluster::plan::Plan;
 use crate::config::Config;
-use crate::daemon::{Place, workspace_image};
+use crate::daemon::{Place, planner};
 use crate::job::{Job, Registries, Repository, Step};
 use crate::logs::redact::Redactions;
-use crate::worker::planner::{Access, Planner, Tie};
+use crate::worker::planner::{Access, Tie};
 
 /// Plans a job of one step by the settings that real jobs get. The token is
 /// none: nobody needs to see ours for this.
 pub(super) fn sample(config: &Config, place: &Place, own_pod: Option<&OwnPod>) -> Plan {
     let queue = config.queue.queues.names().first();
     let queue = queue.map_or("", String::as_str);
-    let image = workspace_image(&config.job, own_pod);
-    let planner = Planner {
-        settings: config.job.clone(),
-        namespace: config.cluster.namespace.clone(),
-        executor_name: place.host.clone(),
-        workspace_image: image.clone(),
-        own_pod: own_pod.cloned(),
-        own_pod_is_beside: place.namespace.as_ref() == Some(&config.cluster.namespace),
-        tie: Tie::Process,
-    };
+    let (namespace, who) = (
+        &config.cluster.namespace,
+        (place.host.clone(), Tie::Process),
+    );
+    let planner = planner(config.job.clone(), place, namespace, own_pod.cloned(), who);
     let access = Access {
         url: config.queue.frontend_url.clone(),
         authorization: "Bearer sample".to_string(),
     };
     let redactions = Redactions::new(&BTreeMap::new());
     let run = run_name(queue, 0, &random_suffix());
-    planner.plan(&job(queue, &image), &access, &redactions, run)
+    planner.plan(
+        &job(queue, &planner.workspace_image),
+        &access,
+        &redactions,
+        run,
+    )
 }
 
 fn job(queue: &str, image: &str) -> Job {

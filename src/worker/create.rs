@@ -34,7 +34,11 @@ impl<'a> Worker<'a> {
     pub(super) fn create(&mut self) -> Result<(), End> {
         let cluster = &self.workplace.cluster;
         let uid = self.patiently(|| cluster.create_job(&self.plan.job))?;
-        log::info!("Created Job {}/{}.", cluster.namespace(), self.plan.run);
+        let created = format!("Created Job {}/{}.", cluster.namespace(), self.plan.run);
+        log::info!("{created}");
+        if self.log.is_watched() {
+            self.log.note(self.setup_entry(), &created);
+        }
         self.plan.own_secrets(&uid);
         for batch in self.plan.secret_batches() {
             self.patiently(|| cluster.create_secrets(batch))?;

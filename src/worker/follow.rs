@@ -19,7 +19,7 @@ use crate::logs::upload::Begun;
 use crate::shutdown::or_never;
 use crate::worker::container_log::{Completeness, ContainerLog, note};
 use crate::worker::waiting::{Waiting, earliest};
-use crate::worker::{End, Worker};
+use crate::worker::{End, Worker, stage};
 
 /// How long the log of a container is followed whose pod has to go. The kubelet
 /// ends it within some seconds; on a node that is lost nothing ever ends.
@@ -39,6 +39,8 @@ pub(super) struct Follow<'a> {
     /// Whether the log of the last container is all there, or lost.
     settled: bool,
     waiting: Waiting<'a>,
+    /// What somebody who looks on was told last.
+    stage: String,
     /// Since when it is known that the job fails.
     failed_since: Option<Instant>,
 }
@@ -63,6 +65,7 @@ impl<'a> Follow<'a> {
                 &worker.plan.run,
                 worker.workplace.planner.settings.graces,
             ),
+            stage: String::new(),
             failed_since: None,
         }
     }
@@ -132,6 +135,9 @@ impl<'a> Follow<'a> {
         if let Some(view) = &view {
             wake = earliest(wake, self.follow_logs(view));
         }
+        if matches!(judgement.verdict, Verdict::Running | Verdict::Stuck(_)) {
+            self.show_stage();
+        }
         let is_reading = self.log.is_some() && !self.settled;
         match judgement.verdict {
             Verdict::Running | Verdict::Stuck(_) => Ok(wake),
@@ -160,6 +166,7 @@ impl<'a> Follow<'a> {
             if self.log.is_none() {
                 log::debug!("Container {name} has started.");
                 self.open_log(state.started());
+                self.show(stage::running(&self.worker.plan.containers[self.current]));
             }
             let Some(log) = &mut self.log else { break };
             match log.advance(self.worker, self.subscription, view, (&name, state)) {
@@ -197,6 +204,28 @@ impl<'a> Follow<'a> {
         log::warn!("Job {}: {line}", self.worker.plan.run);
         let (entry, _) = self.open_entry(None);
         self.worker.log.note(entry, line);
+    }
+
+    /// Shows to whoever looks on what the next container waits for.
+    fn show_stage(&mut self) {
+        let worker = self.worker;
+        if worker.log.is_watched()
+            && self.log.is_none()
+            && !self.settled
+            && let Some(next) = worker.plan.containers.get(self.current)
+        {
+            let (view, evidence) = (self.view.as_deref(), self.waiting.evidence());
+            self.show(stage::before(next, view, evidence));
+        }
+    }
+
+    /// Shows something new to whoever looks on, if anybody does.
+    fn show(&mut self, stage: String) {
+        if self.worker.log.is_watched() && self.stage != stage {
+            let (entry, _) = self.open_entry(None);
+            self.worker.log.note(entry, &stage);
+            self.stage = stage;
+        }
     }
 
     /// The log entry of the current container, and how far its log was read. It

@@ -13,6 +13,7 @@ pub mod planner;
 mod questions;
 mod refusal;
 mod report;
+mod stage;
 mod unwinding;
 mod waiting;
 
@@ -26,13 +27,14 @@ use jiff::Timestamp;
 use crate::cluster::client::KubeCluster;
 use crate::cluster::client::watch::{PodWatch, Subscription};
 use crate::cluster::error::ClusterError;
-use crate::cluster::names::SETUP_KEY;
+use crate::cluster::names::{SETUP_KEY, random_suffix, run_name};
 use crate::cluster::plan::Plan;
 use crate::cluster::status::{Cause, Failure};
 use crate::heartbeat::{Place, Registry, Stop};
 use crate::job::{Job, Outcome, Secret};
 use crate::logs::entry::Place as LogPlace;
 use crate::logs::redact::Redactions;
+use crate::logs::terminal::Terminal;
 use crate::logs::upload::{JobLog, Sink};
 use crate::metrics::Metrics;
 use crate::queue::client::QueueClient;
@@ -178,6 +180,29 @@ pub fn run(shared: &Arc<Shared>, assignment: Assignment) {
             run_job(&shared.workplace, attempt)
         }
     };
+}
+
+/// Runs a job of this process's own, which no server knows of, while somebody
+/// looks on. Returns what came of it when nothing of it is left, or when it is
+/// kept for a person.
+pub fn run_for_a_person(
+    workplace: &Workplace,
+    job: &Job,
+    (access, hidden): (Access, Option<&Secret>),
+    terminal: Terminal,
+    stops: &Receiver<Stop>,
+) -> Outcome {
+    let attempt = Attempt {
+        job,
+        access,
+        hidden: hidden.into_iter().collect(),
+        sink: Sink::Terminal(terminal),
+        stops,
+        run: run_name(&job.queue, job.id, &random_suffix()),
+        state: None,
+        adopted: None,
+    };
+    run_job(workplace, attempt)
 }
 
 /// One attempt at a job that can be understood.

@@ -36,7 +36,9 @@ pub enum Tie {
     Pod,
 }
 
-/// How the container that makes a workspace gets at repository and files.
+/// How the container that makes a workspace gets at repository and files; empty
+/// if there are neither.
+#[derive(Default)]
 pub struct Access {
     /// Base URL of the Sourcegraph instance.
     pub url: String,
@@ -70,5 +72,54 @@ impl Planner {
             run,
         };
         plan(job, &setting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::cluster::names::EXECUTOR_POD_ANNOTATION;
+    use crate::config::ExecConfig;
+    use crate::exec::arguments::Arguments;
+
+    /// Whether the Pod owns the Job, and whether the Job names it.
+    fn bonds(tie: Tie) -> (bool, bool) {
+        let own_pod = OwnPod {
+            image: "executor:1".to_string(),
+            pull_secrets: Vec::new(),
+            owner: Default::default(),
+            has_one_executor: true,
+        };
+        let planner = Planner {
+            settings: ExecConfig::from_lookup(|_| None, false).unwrap().job,
+            namespace: "executor".to_string(),
+            executor_name: "executor-0".to_string(),
+            workspace_image: own_pod.image.clone(),
+            own_pod: Some(own_pod),
+            own_pod_is_beside: true,
+            tie,
+        };
+        let job = Arguments::parse(&["--image", "a", "--", "true"])
+            .unwrap()
+            .job();
+        let redactions = Redactions::new(&BTreeMap::new());
+        let plan = planner.plan(&job, &Access::default(), &redactions, "r".to_string());
+        let metadata = plan.job.metadata;
+        let annotations = metadata.annotations.unwrap_or_default();
+        (
+            metadata.owner_references.is_some(),
+            annotations.contains_key(EXECUTOR_POD_ANNOTATION),
+        )
+    }
+
+    /// A Job that names the Pod is left over as soon as another process of the
+    /// Pod says so, and the daemon in it is another one than `exec`.
+    #[test]
+    fn only_jobs_of_the_pods_process_name_the_pod() {
+        assert_eq!(bonds(Tie::Process), (true, true));
+        assert_eq!(bonds(Tie::State), (false, true));
+        assert_eq!(bonds(Tie::Pod), (true, false));
     }
 }

@@ -62,6 +62,11 @@ impl<'a> Questions<'a> {
         }
     }
 
+    /// What the answers have told so far about what is in question now.
+    pub(super) fn evidence(&self) -> Option<&Evidence> {
+        self.topic.as_ref()?.evidence.as_ref()
+    }
+
     /// Forgets what was asked: the job goes on.
     pub(super) fn rest(&mut self) {
         self.topic = None;

@@ -51,6 +51,11 @@ impl<'a> Waiting<'a> {
         self.questions.take(evidence);
     }
 
+    /// What is known beside the pod's own word, while it does not go on.
+    pub(super) fn evidence(&self) -> Option<&Evidence> {
+        self.questions.evidence()
+    }
+
     /// Judges what is known of the pod, which has these containers.
     pub(super) fn judge(
         &mut self,

@@ -21,6 +21,7 @@ pub(crate) struct Builder {
 pub(crate) struct Daemon {
     child: Child,
     log: PathBuf,
+    output: PathBuf,
     _dir: tempfile::TempDir,
 }
 
@@ -53,21 +54,34 @@ impl Builder {
 
     /// The same with other arguments.
     pub(crate) fn spawn_with(self, arguments: &[&str]) -> Daemon {
+        self.launch(arguments, "log")
+    }
+
+    /// The same, with what it prints apart from its log.
+    pub(crate) fn spawn_apart(self, arguments: &[&str]) -> Daemon {
+        self.launch(arguments, "output")
+    }
+
+    fn launch(self, arguments: &[&str], output: &str) -> Daemon {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
-        let log = dir.path().join("log");
-        let file = File::create(&log).expect("the directory is writable");
+        let open = |path: &Path| {
+            let file = File::options().append(true).create(true).open(path);
+            file.expect("the directory is writable")
+        };
+        let (log, output) = (dir.path().join("log"), dir.path().join(output));
         let child = Command::new(&self.program)
             .args(arguments)
             .env_clear()
             .envs(&self.environment)
             .stdin(Stdio::null())
-            .stdout(file.try_clone().expect("a file can be cloned"))
-            .stderr(file)
+            .stdout(open(&output))
+            .stderr(open(&log))
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
         Daemon {
             child,
             log,
+            output,
             _dir: dir,
         }
     }
@@ -84,6 +98,11 @@ impl Daemon {
     /// Its log so far.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// What it has printed so far, where that is kept apart.
+    pub(crate) fn output(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.output).unwrap_or_default()).into_owned()
     }
 
     /// Process id.

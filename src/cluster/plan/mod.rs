@@ -10,6 +10,7 @@ mod placement;
 pub mod pod;
 pub mod script;
 pub mod secrets;
+pub mod show;
 #[cfg(test)]
 mod tests;
 

@@ -106,7 +106,7 @@ set +e
 }
 
 /// A text as one word of the shell, whatever it holds.
-fn single_quoted(text: &str) -> String {
+pub fn single_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 

@@ -150,6 +150,14 @@ impl Evidence {
         cause.with("")
     }
 
+    /// The image that is pulled now for a container, if its newest Event says so.
+    pub fn pulling(&self, container: &str) -> Option<&str> {
+        let mut events = self.events.iter().flatten().rev();
+        let newest = events.find(|event| event.container.as_deref() == Some(container))?;
+        let words = newest.message.strip_prefix("Pulling image \"")?;
+        words.strip_suffix('"')
+    }
+
     /// What keeps a container from being made, by the newest Events of it.
     fn of_container(&self, container: &ContainerView) -> Option<Failure> {
         let image = || container.image.clone();
