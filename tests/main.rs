@@ -30,6 +30,8 @@ mod cloning;
 mod codeintel;
 /// Every variable with bad values, and environments of the released executor.
 mod configuration;
+/// What kubectl shows of jobs, and Events of those that failed.
+mod events;
 /// One job from the command line.
 mod exec;
 /// Every cause of a failure that a cluster can give.

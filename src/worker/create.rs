@@ -11,8 +11,9 @@ use crate::cluster::client::watch::Subscription;
 use crate::cluster::error::ClusterError;
 use crate::cluster::status::Phase;
 use crate::heartbeat::Stop;
+use crate::worker::end::{End, Rest};
 use crate::worker::unwinding::OnPanic;
-use crate::worker::{End, Rest, Worker, go_duration};
+use crate::worker::{Worker, go_duration};
 
 /// How long an API server that does not answer is asked again to create.
 const CREATE_PATIENCE: Duration = Duration::from_secs(600);
@@ -40,6 +41,7 @@ impl<'a> Worker<'a> {
             self.log.note(self.setup_entry(), &created);
         }
         self.plan.own_secrets(&uid);
+        self.job_uid = uid;
         for batch in self.plan.secret_batches() {
             self.patiently(|| cluster.create_secrets(batch))?;
         }

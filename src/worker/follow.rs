@@ -18,8 +18,9 @@ use crate::logs::resume::Position;
 use crate::logs::upload::Begun;
 use crate::shutdown::or_never;
 use crate::worker::container_log::{Completeness, ContainerLog, note};
+use crate::worker::end::End;
 use crate::worker::waiting::{Waiting, earliest};
-use crate::worker::{End, Worker, stage};
+use crate::worker::{Worker, stage};
 
 /// How long the log of a container is followed whose pod has to go. The kubelet
 /// ends it within some seconds; on a node that is lost nothing ever ends.

@@ -7,6 +7,7 @@
 
 mod container_log;
 mod create;
+mod end;
 mod follow;
 mod patience;
 pub mod planner;
@@ -25,6 +26,7 @@ use crossbeam_channel::Receiver;
 use jiff::Timestamp;
 
 use crate::cluster::client::KubeCluster;
+use crate::cluster::client::events::JobEvent;
 use crate::cluster::client::watch::{PodWatch, Subscription};
 use crate::cluster::error::ClusterError;
 use crate::cluster::names::{SETUP_KEY, random_suffix, run_name};
@@ -40,6 +42,7 @@ use crate::metrics::Metrics;
 use crate::queue::client::QueueClient;
 use crate::queue::wire::{Dequeued, Malformed};
 use crate::state::{FoundJob, JobState};
+use crate::worker::end::{End, Rest};
 use crate::worker::planner::{Access, Planner};
 
 /// What stands in the place of our own tokens in any output.
@@ -91,64 +94,6 @@ pub struct Adopted {
     pub found: FoundJob,
     /// The view of its pod.
     pub subscription: Subscription,
-}
-
-/// Why a job that began did not succeed.
-enum End {
-    /// Stopped from outside.
-    Stopped(Stop),
-    /// It took longer than it may.
-    TimedOut,
-    /// The cluster says so.
-    Failed(Failure),
-    /// The objects could not be created.
-    NotCreated(ClusterError),
-}
-
-/// What is in the cluster when a job has ended.
-struct Rest {
-    /// Whether there is a pod, or may be one that was not seen yet.
-    may_have_pod: bool,
-    /// Whether it may stay for somebody to look at: what was stopped would run
-    /// on, and what is not complete never runs.
-    may_stay: bool,
-}
-
-impl Rest {
-    fn of(end: &Result<(), End>) -> Rest {
-        Rest {
-            may_have_pod: match end {
-                Err(End::NotCreated(_)) => false,
-                Err(End::Failed(failure)) => !failure.cause.is_without_pod(),
-                _ => true,
-            },
-            may_stay: !matches!(end, Err(End::Stopped(_) | End::NotCreated(_))),
-        }
-    }
-
-    /// A former process knew more.
-    fn of_decided(outcome: &Outcome) -> Rest {
-        Rest {
-            may_have_pod: true,
-            may_stay: matches!(outcome, Outcome::Complete | Outcome::Errored(_)),
-        }
-    }
-}
-
-impl End {
-    /// What the entry at which the job ended says of it, if the entry does not
-    /// show it by itself.
-    fn reason(&self) -> Option<String> {
-        match self {
-            End::Stopped(Stop::Cancelled) => Some("The job was cancelled.".to_string()),
-            End::Stopped(Stop::DrainLimit) => Some("The executor was stopped.".to_string()),
-            End::TimedOut => Some("The job took longer than it may.".to_string()),
-            End::Stopped(Stop::NotOurs | Stop::Handover) => None,
-            End::Failed(failure) if matches!(failure.cause, Cause::ExitCode { .. }) => None,
-            End::Failed(failure) => Some(failure.to_string()),
-            End::NotCreated(error) => Some(error.to_string()),
-        }
-    }
 }
 
 /// Runs a job from its dequeue to its mark. Returns when nothing of it is
@@ -275,6 +220,8 @@ struct Worker<'a> {
     workplace: &'a Workplace,
     stops: &'a Receiver<Stop>,
     plan: Plan,
+    /// UID of the Job, if this process created it.
+    job_uid: String,
     redactions: Arc<Redactions>,
     log: JobLog,
     state: Option<JobState>,
@@ -300,6 +247,7 @@ impl<'a> Worker<'a> {
             workplace,
             stops: attempt.stops,
             plan,
+            job_uid: String::new(),
             log: JobLog::start(
                 attempt.sink,
                 Arc::clone(&redactions),
@@ -333,7 +281,10 @@ impl<'a> Worker<'a> {
                 }
                 end => {
                     let rest = Rest::of(&end);
-                    (self.outcome(end), rest)
+                    let cause = end.as_ref().err().and_then(End::cause);
+                    let outcome = self.outcome(end);
+                    self.leave_event(cause, &outcome);
+                    (outcome, rest)
                 }
             },
         };
@@ -375,6 +326,23 @@ impl<'a> Worker<'a> {
             }
         }
         follow::Follow::new(self, subscription).run()
+    }
+
+    /// Has the cluster remember why its Job failed, for as long as it keeps
+    /// Events; the Job itself goes at once.
+    fn leave_event(&self, cause: Option<&str>, outcome: &Outcome) {
+        if let (Some(cause), Outcome::Errored(message) | Outcome::Failed(message)) =
+            (cause, outcome)
+        {
+            let planner = &self.workplace.planner;
+            self.workplace.cluster.tell(&JobEvent {
+                job: &self.plan.run,
+                uid: &self.job_uid,
+                cause,
+                message,
+                executor_name: &planner.executor_name,
+            });
+        }
     }
 
     /// Leaves a log entry for a reader who asks why nothing ran.

@@ -2,11 +2,12 @@
 //!
 //! This folder alone holds `async`. The runtime has one thread of its own,
 //! which drives connections, the watch (`watch.rs`), log streams
-//! (`log_stream.rs`) and questions (`inquiry.rs`); a call blocks the thread
+//! (`log_stream.rs`), questions (`inquiry.rs`) and Events (`events.rs`); a call blocks the thread
 //! that makes it and has a timeout. Calls are tried once: the worker owns the
 //! outcome.
 
 mod busy;
+pub mod events;
 pub mod inquiry;
 pub mod inspect;
 pub mod leftovers;
@@ -34,6 +35,7 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 use tokio::time::error::Elapsed;
 
+use crate::cluster::client::events::Reporting;
 use crate::cluster::client::inquiry::{Desk, Inquiry, Question, Rights};
 use crate::cluster::client::log_stream::LogStream;
 use crate::cluster::client::watch::PodWatch;
@@ -56,6 +58,7 @@ pub struct KubeCluster {
     server: String,
     namespace: String,
     rights: Arc<Rights>,
+    reporting: Arc<Reporting>,
     metrics: ClusterMetrics,
 }
 
@@ -114,6 +117,7 @@ impl KubeCluster {
             server,
             namespace,
             rights: Arc::default(),
+            reporting: Arc::default(),
             metrics: metrics.clone(),
         })
     }
