@@ -28,6 +28,7 @@ use crate::pool::Pool;
 use crate::queue::client::QueueClient;
 use crate::shutdown::Shutdown;
 use crate::state::StateDir;
+use crate::supervisor::Supervisor;
 use crate::worker::planner::{Planner, Tie};
 use crate::worker::{self, Shared, Workplace};
 
@@ -54,7 +55,7 @@ pub struct Place {
 }
 
 /// Runs until a stop was requested and carried out.
-pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
+pub fn run(config: Config, place: Place, supervisor: &Supervisor, shutdown: &Shutdown) -> Exit {
     let queues: Vec<&str> = config
         .queue
         .queues
@@ -90,7 +91,7 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
     }
     // Before the cluster answers, since the jobs of a former process must not
     // fall silent.
-    let heartbeat = match Heartbeat::start(queue.clone(), registry.clone()) {
+    let heartbeat = match Heartbeat::start(queue.clone(), registry.clone(), supervisor.clone()) {
         Ok(heartbeat) => heartbeat,
         Err(error) => {
             log::error!("Cannot start threads: {error}.");
@@ -110,7 +111,7 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
                 registry,
                 state,
             };
-            work(&config, place, parts, adopted, shutdown)
+            work(&config, place, parts, adopted, (supervisor, shutdown))
         }
     };
     heartbeat.stop();
@@ -123,7 +124,7 @@ fn work(
     place: Place,
     parts: Parts,
     adopted: Vec<adopt::Read>,
-    shutdown: &Shutdown,
+    (supervisor, shutdown): (&Supervisor, &Shutdown),
 ) -> Exit {
     let mut watch = PodWatch::default();
     let mut adopted = adopt::assign(&watch, adopted);
@@ -138,7 +139,7 @@ fn work(
             return Exit::Failed;
         }
     };
-    log::info!(
+    let ready = format!(
         "Connected to Sourcegraph at {} and to Kubernetes namespace {}; listening on {} with {} \
          {}.",
         shared.queue.url(),
@@ -151,6 +152,8 @@ fn work(
             "workers"
         }
     );
+    log::info!("{ready}");
+    supervisor.ready(&ready);
     // With fewer workers than before, some jobs get a thread of their own.
     let surplus = adopted.split_off(config.workers.min(adopted.len()));
     let surplus = start_surplus(&shared, surplus);
@@ -160,6 +163,7 @@ fn work(
         janitor.stop();
     }
     let joined = join(pool, surplus);
+    supervisor.stopping(&format!("Stopping with {} jobs.", shared.registry.len()));
     if !shutdown.is_draining() {
         // A limit was reached: every job has its own time to end.
         log::info!("Ending after {} more jobs.", shared.registry.len());

@@ -16,6 +16,7 @@ use crate::queue::client::QueueClient;
 use crate::queue::error::QueueError;
 use crate::queue::wire::heartbeat::HeartbeatAnswer;
 use crate::shutdown::Nothing;
+use crate::supervisor::Supervisor;
 
 /// The server takes five missed ones for a dead executor.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -199,12 +200,16 @@ pub struct Heartbeat {
 
 impl Heartbeat {
     /// Starts the thread.
-    pub fn start(queue: QueueClient, registry: Registry) -> std::io::Result<Heartbeat> {
+    pub fn start(
+        queue: QueueClient,
+        registry: Registry,
+        supervisor: Supervisor,
+    ) -> std::io::Result<Heartbeat> {
         let (stop, stopped) = bounded(0);
         let thread = std::thread::Builder::new()
             .name("heartbeat".to_string())
             .stack_size(256 * 1024)
-            .spawn(move || run(&queue, &registry, &stopped))?;
+            .spawn(move || run(&queue, &registry, &supervisor, &stopped))?;
         Ok(Heartbeat { stop, thread })
     }
 
@@ -217,11 +222,19 @@ impl Heartbeat {
     }
 }
 
-fn run(queue: &QueueClient, registry: &Registry, stopped: &Receiver<Nothing>) {
+fn run(
+    queue: &QueueClient,
+    registry: &Registry,
+    supervisor: &Supervisor,
+    stopped: &Receiver<Nothing>,
+) {
     let mut failing_since: Option<Instant> = None;
     let mut next = Instant::now() + INTERVAL;
     while stopped.recv_deadline(next) == Err(RecvTimeoutError::Timeout) {
         next = Instant::now() + INTERVAL;
+        // A round that does not end costs all jobs, which the next process
+        // could go on with.
+        supervisor.alive();
         match registry.beat(queue) {
             Ok(()) => {
                 if let Some(since) = failing_since.take() {

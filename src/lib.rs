@@ -25,6 +25,7 @@ pub mod pool;
 pub mod queue;
 pub mod shutdown;
 pub mod state;
+pub mod supervisor;
 pub mod validate;
 pub mod worker;
 pub mod workspace;

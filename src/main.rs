@@ -12,6 +12,7 @@ use executor::exec::arguments::Arguments;
 use executor::exit::Exit;
 use executor::logs::terminal::Terminal;
 use executor::shutdown::Shutdown;
+use executor::supervisor::Supervisor;
 use executor::{exec, logging, validate, workspace};
 
 const USAGE: &str = "\
@@ -91,7 +92,7 @@ fn run(verify: bool) -> Exit {
     if verify && !validate::run(&config, &place, &mut std::io::stdout()) {
         return Exit::Failed;
     }
-    daemon::run(config, place, &shutdown)
+    daemon::run(config, place, &supervisor(), &shutdown)
 }
 
 /// Runs one job of these words, or shows what it would be.
@@ -171,6 +172,17 @@ fn place() -> Place {
         namespace: read("/var/run/secrets/kubernetes.io/serviceaccount/namespace"),
         spool_dir: std::env::temp_dir(),
     }
+}
+
+/// The service manager that started this process, if one did.
+fn supervisor() -> Supervisor {
+    let Some(address) = std::env::var_os("NOTIFY_SOCKET") else {
+        return Supervisor::default();
+    };
+    Supervisor::at(&address).unwrap_or_else(|error| {
+        log::warn!("NOTIFY_SOCKET={address:?} cannot be used, so nothing is told there: {error}.");
+        Supervisor::default()
+    })
 }
 
 fn setup_workspace() -> Exit {

@@ -62,6 +62,8 @@ mod startup;
 mod steps;
 /// Every way in which a job stops before its end.
 mod stopping;
+/// What a service manager hears, and systemd's unit.
+mod supervised;
 /// Rules of the house that a program can check.
 mod tidy;
 /// Set-ups with one fault each, and what is said of it before any job runs.
