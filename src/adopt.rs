@@ -51,7 +51,7 @@ pub fn open(config: &Config, host: &str, place: &str) -> Result<Former, StateErr
     state.keep_name(&name, place)?;
     let path = state.path().display();
     log::info!(
-        "State is in {path}; {} jobs of a former process.",
+        "State is in {path}; {} jobs of a former process go on.",
         jobs.len()
     );
     Ok(Former {

@@ -30,7 +30,7 @@ use crate::shutdown::Shutdown;
 use crate::state::StateDir;
 use crate::supervisor::Supervisor;
 use crate::worker::planner::{Planner, Tie};
-use crate::worker::{self, Shared, Workplace};
+use crate::worker::{self, Shared, Workplace, go_duration};
 
 /// The image that makes workspaces where our own cannot be found out.
 const DEFAULT_WORKSPACE_IMAGE: &str = concat!("sourcegraph/executor:", env!("CARGO_PKG_VERSION"));
@@ -82,6 +82,11 @@ pub fn run(config: Config, place: Place, supervisor: &Supervisor, shutdown: &Shu
             return Exit::Failed;
         }
     };
+    log::info!(
+        "This is executor {}, which Sourcegraph shows as {}.",
+        env!("CARGO_PKG_VERSION"),
+        former.name
+    );
     let queue = QueueClient::new(config.queue.clone(), &former.name, &metrics);
     let registry = Registry::default();
     let (state, name) = (former.state.clone(), former.name.clone());
@@ -115,6 +120,7 @@ pub fn run(config: Config, place: Place, supervisor: &Supervisor, shutdown: &Shu
         }
     };
     heartbeat.stop();
+    log::info!("Stopped.");
     exit
 }
 
@@ -166,7 +172,10 @@ fn work(
     supervisor.stopping(&format!("Stopping with {} jobs.", shared.registry.len()));
     if !shutdown.is_draining() {
         // A limit was reached: every job has its own time to end.
-        log::info!("Ending after {} more jobs.", shared.registry.len());
+        log::info!(
+            "Ending when all jobs are done; running now: {}.",
+            shared.registry.len()
+        );
         select! {
             recv(joined) -> _ => return Exit::Clean,
             recv(shutdown.drain()) -> _ => {}
@@ -248,11 +257,7 @@ fn share(config: &Config, place: Place, parts: Parts, watch: PodWatch) -> Shared
     let own_pod = find_own_pod(&parts.cluster, &place);
     let (namespace, who) = (parts.cluster.namespace(), (parts.name, tie));
     let planner = planner(config.job.clone(), &place, namespace, own_pod, who);
-    log::debug!(
-        "This is executor {}; workspaces by image {}.",
-        planner.executor_name,
-        planner.workspace_image
-    );
+    log::debug!("Workspaces are made by image {}.", planner.workspace_image);
     Shared {
         queue: parts.queue,
         registry: parts.registry,
@@ -406,13 +411,21 @@ fn hand_over(shared: &Shared, joined: &Receiver<()>, shutdown: &Shutdown) -> Exi
 fn drain(shared: &Shared, joined: &Receiver<()>, limit: Duration, shutdown: &Shutdown) -> Exit {
     match shared.registry.len() {
         0 => log::info!("Stopping; no job runs."),
-        jobs => log::info!("Stopping; {jobs} jobs run and have {limit:?} to end."),
+        1 => log::info!(
+            "Stopping; 1 job runs and has {} to end.",
+            go_duration(limit)
+        ),
+        jobs => log::info!(
+            "Stopping; {jobs} jobs run and have {} to end.",
+            go_duration(limit)
+        ),
     }
     select! {
         recv(joined) -> _ => return Exit::Clean,
         recv(shutdown.force()) -> _ => {}
         default(limit) => {
-            log::warn!("{} jobs still run after {limit:?}; stopping them.", shared.registry.len());
+            let (jobs, limit) = (shared.registry.len(), go_duration(limit));
+            log::warn!("Jobs that still run after {limit} are stopped: {jobs}.");
         }
     }
     shared.registry.stop_all(Stop::DrainLimit);
@@ -425,7 +438,11 @@ fn drain(shared: &Shared, joined: &Receiver<()>, limit: Duration, shutdown: &Shu
     select! {
         recv(joined) -> _ => Exit::Clean,
         default(FORCED_LIMIT) => {
-            log::warn!("Ending with {} jobs left.", shared.registry.len());
+            log::warn!(
+                "Ending with jobs left: {}. The cluster removes them later, and the server gives \
+                 them to other executors.",
+                shared.registry.len()
+            );
             Exit::Forced
         }
     }

@@ -57,13 +57,20 @@ pub fn run(asking: &Asking<'_>, registry: &Registry, pool: &Pool<Assignment>, sh
     let poll_interval = asking.poll_interval;
     let mut backoff = Backoff::new(poll_interval.min(BACKOFF_MAX), BACKOFF_MAX);
     let mut left = Left::new(asking.limits);
+    let mut failing_since: Option<Instant> = None;
     while !left.is_nothing() && worker_is_idle(pool, left.until, shutdown) {
         // The place of this worker is kept until there is a job for it.
         loop {
             if left.is_nothing() {
                 return;
             }
-            let wait = match asking.metrics.dequeued(asking.queue.dequeue()) {
+            let answer = asking.metrics.dequeued(asking.queue.dequeue());
+            if answer.is_err() {
+                failing_since.get_or_insert_with(Instant::now);
+            } else if let Some(since) = failing_since.take() {
+                log::info!("Jobs can be taken again, after {:.0?}.", since.elapsed());
+            }
+            let wait = match answer {
                 Ok(Some(taken)) => {
                     backoff.reset();
                     assign(asking, registry, pool, taken);

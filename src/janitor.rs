@@ -222,7 +222,7 @@ impl Rounds<'_> {
         if self.lists_jobs {
             match self.cluster.jobs_found() {
                 Err(error) if error.is_forbidden() => {
-                    log::info!("{JOBS_FORBIDDEN}.");
+                    log::debug!("{JOBS_FORBIDDEN}.");
                     self.lists_jobs = false;
                 }
                 found => return found,
@@ -287,7 +287,7 @@ impl Rounds<'_> {
         }
         let found = match self.cluster.secrets_found() {
             Err(error) if error.is_forbidden() => {
-                log::info!("{SECRETS_FORBIDDEN}.");
+                log::debug!("{SECRETS_FORBIDDEN}.");
                 self.lists_secrets = false;
                 return Ok(left);
             }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use executor::cluster::names::WORKSPACE;
-use executor::config::{Config, ExecConfig};
+use executor::config::{Config, ConfigErrors, ExecConfig, LogFormat};
 use executor::daemon::{self, Place};
 use executor::exec::arguments::Arguments;
 use executor::exit::Exit;
@@ -73,7 +73,7 @@ fn run(verify: bool) -> Exit {
     let config = match Config::from_lookup(variable) {
         Ok(config) => config,
         Err(errors) => {
-            complain(&errors.to_string());
+            tell_faults(&errors);
             return Exit::Failed;
         }
     };
@@ -201,6 +201,19 @@ fn print(text: &str) -> Exit {
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => Exit::Clean,
         Err(_) => Exit::Failed,
+    }
+}
+
+/// Says what is wrong with the configuration: to a person, or in the form of
+/// log lines that was asked for, a line each.
+fn tell_faults(errors: &ConfigErrors) {
+    match LogFormat::from_lookup(variable) {
+        LogFormat::Sentence => complain(&errors.to_string()),
+        format => {
+            for error in &errors.0 {
+                logging::complain(format, &format!("The configuration is wrong: {error}."));
+            }
+        }
     }
 }
 

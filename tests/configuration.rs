@@ -87,6 +87,36 @@ fn all_faults_are_told_at_once() {
     assert!(!text.contains("hunter2"), "a secret is shown:\n{text}");
 }
 
+/// What reads the log of a container reads this too.
+#[test]
+fn faults_are_told_in_the_form_of_the_log() {
+    let broken = [
+        ("SRC_LOG_FORMAT", "json"),
+        ("SRC_LOG_LEVEL", "none"),
+        ("EXECUTOR_FRONTEND_PASSWORD", "hunter2\n"),
+        ("EXECUTOR_BACKEND", "docker"),
+    ];
+    let text = said(&run(&broken));
+    let lines: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    for (line, variable) in lines
+        .iter()
+        .zip(["EXECUTOR_BACKEND", "EXECUTOR_FRONTEND_PASSWORD"])
+    {
+        assert_eq!(line["level"], "error", "{line}");
+        let message = line["message"].as_str().unwrap();
+        assert!(
+            message.starts_with("The configuration is wrong: "),
+            "{message}"
+        );
+        assert!(message.contains(variable), "{message}");
+    }
+    assert!(!text.contains("hunter2"), "a secret is shown:\n{text}");
+}
+
 #[test]
 fn what_restricted_forbids_is_told() {
     let restricted = ("EXECUTOR_POD_SECURITY", "restricted");

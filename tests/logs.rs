@@ -1,12 +1,14 @@
 //! Logs through broken streams: nothing is lost, nothing comes twice, and what
-//! cannot be had is named.
+//! cannot be had is named. And the executor's own log, for people.
+
+use serde_json::Value;
 
 use crate::frontend::record::JobView;
 use crate::frontend::spec::StepSpec;
 use crate::support::MINUTES;
 use crate::support::proxy::Proxy;
 use crate::support::proxy::fault::{Call, Fault, Place};
-use crate::support::stage::{Stage, TINY_IMAGE};
+use crate::support::stage::{REPOSITORY, Stage, TINY_IMAGE, tiny};
 
 /// In the query of a log request for the step.
 const STEP: &str = "container=step-kubernetes-only";
@@ -65,5 +67,62 @@ fn a_log_cut_at_odd_places_arrives_whole() {
     });
     assert_written(&job, lines);
     executor.stop();
+    stage.assert_clean();
+}
+
+/// The lines of an executor's log that name a job, and that are all JSON.
+fn lines_about(log: &str, job: &str) -> Vec<Value> {
+    let parsed = log.lines().map(|line| {
+        let value: Result<Value, _> = serde_json::from_str(line);
+        value.unwrap_or_else(|error| panic!("{error}: {line}"))
+    });
+    parsed.filter(|line| line["job"] == job).collect()
+}
+
+#[test]
+fn a_job_takes_three_lines_of_the_executors_log() {
+    let stage = Stage::new();
+    let executor = stage
+        .executor()
+        .without("RUST_LOG")
+        .env("SRC_LOG_FORMAT", "json")
+        .start();
+    let run = |step| {
+        let job = stage.frontend.enqueue(stage.job().step(step));
+        stage.frontend.wait_finished(job, MINUTES);
+        format!("batches/{}", job.id)
+    };
+    let good = run(tiny("good", "true"));
+    let bad = run(tiny("bad", "exit 3"));
+    executor.signal("TERM");
+    let mut executor = executor;
+    executor.wait(MINUTES);
+    let log = executor.log();
+    let commit: String = stage.repository.head().chars().take(10).collect();
+    for (job, end) in [
+        (&good, "Complete after "),
+        (
+            &bad,
+            "running command \"step.kubernetes.bad\": exit code 3.",
+        ),
+    ] {
+        let lines = lines_about(&log, job);
+        assert_eq!(lines.len(), 3, "{lines:#?}");
+        let name = format!("sg-executor-job-{}-", job.replace('/', "-"));
+        for (line, words) in lines.iter().zip([
+            &["Taken: ", REPOSITORY, &commit, "1 step"][..],
+            &["Created Job ", &stage.namespace.name, &name],
+            &[end],
+        ]) {
+            assert_eq!(line["level"], "info", "{line}");
+            let thread = line["thread"].as_str().unwrap();
+            assert!(thread.starts_with("worker-"), "{line}");
+            let message = line["message"].as_str().unwrap();
+            for word in words {
+                assert!(message.contains(word), "no {word} in {message}");
+            }
+        }
+    }
+    assert!(!log.contains(stage.frontend.token()), "{log}");
     stage.assert_clean();
 }

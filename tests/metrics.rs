@@ -176,7 +176,7 @@ fn readiness_follows_start_and_stop() {
         .enqueue(stage.job().step(tiny("long", "sleep 5")));
     stage.frontend.wait_processing(job, SOON);
     executor.signal("TERM");
-    executor.wait_for_log("1 jobs run");
+    executor.wait_for_log("1 job runs");
     assert!(page(address, "/readyz").starts_with("HTTP/1.1 503 "));
     assert!(page(address, "/healthz").starts_with("HTTP/1.1 200 "));
     let view = stage.frontend.wait_finished(job, MINUTES);

@@ -163,7 +163,7 @@ fn a_second_signal_ends_everything_soon() {
     let job = sleeper(&stage);
     wait_for_output(&stage, job, "stdout: begun");
     executor.signal("TERM");
-    executor.wait_for_log("1 jobs run");
+    executor.wait_for_log("1 job runs");
     executor.signal("TERM");
     let status = executor.wait(Duration::from_secs(15));
     assert!(

@@ -29,6 +29,8 @@ pub use settings::{
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(1200);
 /// Shortest time between two looks for leftovers.
 const CLEANUP_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// Writes a line for each request that fails, without saying which. We say it.
+const TOLD_ANYWAY: &str = "kube_client::client::builder";
 /// User and group of jobs that may not run as root, where none is configured:
 /// images that bring no user of their own are made for root.
 const RESTRICTED_ID: i64 = 1000;
@@ -114,6 +116,22 @@ fn cleanup_interval(reader: &mut Reader<'_>) -> Option<Duration> {
     (!interval.is_zero()).then_some(interval)
 }
 
+impl LogFormat {
+    /// The form that is asked for, whatever else is wrong with the
+    /// configuration: by it the faults are told.
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> LogFormat {
+        LogFormat::of(&Reader::new(&lookup).word("SRC_LOG_FORMAT"))
+    }
+
+    fn of(word: &str) -> LogFormat {
+        match word {
+            "logfmt" => LogFormat::Logfmt,
+            "json" => LogFormat::Json,
+            _ => LogFormat::Sentence,
+        }
+    }
+}
+
 /// `quiet` is the level where none is set, if that is another one.
 fn log(reader: &mut Reader<'_>, quiet: Option<&str>) -> LogSettings {
     let level = reader.word("SRC_LOG_LEVEL");
@@ -129,14 +147,10 @@ fn log(reader: &mut Reader<'_>, quiet: Option<&str>) -> LogSettings {
         "error" | "off" => level.as_str(),
         _ => "warn",
     };
-    let by_level = format!("{others},executor={level}");
+    let by_level = format!("{others},{TOLD_ANYWAY}=off,executor={level}");
     LogSettings {
         filter: reader.optional_word("RUST_LOG").unwrap_or(by_level),
-        format: match reader.word("SRC_LOG_FORMAT").as_str() {
-            "logfmt" => LogFormat::Logfmt,
-            "json" => LogFormat::Json,
-            _ => LogFormat::Sentence,
-        },
+        format: LogFormat::of(&reader.word("SRC_LOG_FORMAT")),
     }
 }
 

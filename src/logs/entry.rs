@@ -146,7 +146,10 @@ impl Entry {
             position: self.position.clone(),
         };
         if let Err(error) = files.save(index, &saved) {
-            log::warn!("Cannot keep a log entry for the next process: {error}.");
+            log::warn!(
+                "After a crash the rest of {} would be missing, as it cannot be kept: {error}.",
+                self.key
+            );
         }
         self.saved = Some(Instant::now());
     }

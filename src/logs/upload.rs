@@ -16,6 +16,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use jiff::Timestamp;
 
 use crate::backoff::{self, Backoff};
+use crate::logging;
 use crate::logs::entry::{Entry, Place, UPDATE_INTERVAL_MAX, Upload};
 use crate::logs::redact::Redactions;
 use crate::logs::resume::Position;
@@ -121,7 +122,7 @@ impl JobLog {
         let thread = match thread {
             Ok(thread) => Some(thread),
             Err(error) => {
-                log::error!("Cannot start a thread for logs, this job's log is lost: {error}.");
+                log::error!("Its log is lost, since no thread can be started for it: {error}.");
                 None
             }
         };
@@ -142,6 +143,15 @@ impl JobLog {
     /// step at once, which the log on a server shows by itself.
     pub fn is_watched(&self) -> bool {
         self.is_watched
+    }
+
+    /// The key of an entry.
+    pub fn key(&self, index: usize) -> String {
+        let entries = lock(&self.entries);
+        entries
+            .get(index)
+            .map(|entry| entry.key.clone())
+            .unwrap_or_default()
     }
 
     /// The entry with this key, if a former process began one.
@@ -310,6 +320,7 @@ struct Uploader {
 impl Uploader {
     /// Sends what is due until the worker is done, then the rest.
     fn run(mut self, wake: &Receiver<()>) -> Result<(), QueueError> {
+        let _about = logging::about(&self.ticket.key());
         loop {
             let wait = self.send_patiently(wake)?.unwrap_or(UPDATE_INTERVAL_MAX);
             if wake.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected) {

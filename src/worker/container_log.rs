@@ -159,7 +159,7 @@ impl ContainerLog {
         let began = probe.began;
         self.probe = None;
         if self.progress.is_silent_since(began) {
-            log::info!("A log stream was dead and is opened again.");
+            log::info!("A log stream was dead and is opened again where it stopped.");
             self.broke(Instant::now(), None);
         }
     }
@@ -233,6 +233,9 @@ fn known(view: &PodView, state: &ContainerState) -> Known {
 
 /// Says in the entry and in the log what is wrong with it.
 pub(super) fn note(log: &JobLog, entry: usize, problem: &str) {
-    log::warn!("The log of a container is not complete: {problem}.");
+    log::warn!(
+        "The log of {} is not complete, as its page says too: {problem}.",
+        log.key(entry)
+    );
     log.note(entry, problem);
 }

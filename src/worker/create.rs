@@ -90,7 +90,9 @@ impl<'a> Worker<'a> {
                 .name("create".to_string())
                 .spawn_scoped(scope, move || sender.send(call()).is_ok());
             if let Err(error) = thread {
-                log::warn!("A call cannot be interrupted: cannot start a thread: {error}.");
+                log::warn!(
+                    "A stop is not heard during the next call: cannot start a thread: {error}."
+                );
                 return Ok(call());
             }
             select! {
@@ -112,10 +114,7 @@ impl<'a> Worker<'a> {
     /// so that the next job finds its place free.
     pub(super) fn clean_up(&self, rest: &Rest, subscription: &Subscription) {
         if self.workplace.planner.settings.keep_jobs && rest.may_stay {
-            log::info!(
-                "Job {} is kept until somebody deletes it, as KUBERNETES_KEEP_JOBS asks.",
-                self.plan.run
-            );
+            log::info!("Its Job is kept until somebody deletes it, as KUBERNETES_KEEP_JOBS asks.");
             return;
         }
         let began = Instant::now();
@@ -217,6 +216,9 @@ fn wait_until_ended(subscription: &Subscription, unseen: Duration) {
         let _ = subscription.views().recv_deadline(deadline);
     }
     if subscription.last().is_some() {
-        log::warn!("The pod still runs {POD_GONE_PATIENCE:?} after its deletion.");
+        log::warn!(
+            "Its pod still runs {POD_GONE_PATIENCE:?} after its deletion; the next job does not \
+             wait for it."
+        );
     }
 }

@@ -202,7 +202,7 @@ impl<'a> Follow<'a> {
 
     /// Says something to whoever reads the job's log, or our own.
     fn tell(&self, line: &str) {
-        log::warn!("Job {}: {line}", self.worker.plan.run);
+        log::warn!("{line}");
         let (entry, _) = self.open_entry(None);
         self.worker.log.note(entry, line);
     }

@@ -33,7 +33,8 @@ use crate::cluster::names::{SETUP_KEY, random_suffix, run_name};
 use crate::cluster::plan::Plan;
 use crate::cluster::status::{Cause, Failure};
 use crate::heartbeat::{Place, Registry, Stop};
-use crate::job::{Job, Outcome, Secret};
+use crate::job::{Job, JobKey, Outcome, Secret};
+use crate::logging;
 use crate::logs::entry::Place as LogPlace;
 use crate::logs::redact::Redactions;
 use crate::logs::terminal::Terminal;
@@ -100,6 +101,7 @@ pub struct Adopted {
 /// left, here or in the cluster, or when the next process goes on with it.
 pub fn run(shared: &Arc<Shared>, assignment: Assignment) {
     let ticket = assignment.dequeued.ticket();
+    let _about = logging::about(&ticket.key());
     // Reports even if what follows panics: a job is never lost.
     let mut report = report::OnDrop::new(shared, &ticket, assignment.place);
     report.state = assignment.state.clone();
@@ -137,6 +139,10 @@ pub fn run_for_a_person(
     terminal: Terminal,
     stops: &Receiver<Stop>,
 ) -> Outcome {
+    let _about = logging::about(&JobKey {
+        queue: job.queue.clone(),
+        id: job.id,
+    });
     let attempt = Attempt {
         job,
         access,
@@ -169,10 +175,10 @@ fn run_job(workplace: &Workplace, mut attempt: Attempt<'_>) -> Outcome {
         return Outcome::Failed(problem);
     }
     let taken = match &attempt.adopted {
-        Some(_) => "taken up again",
-        None => "taken",
+        Some(_) => "Taken up again",
+        None => "Taken",
     };
-    log::info!("Job {}/{} {taken}: {}.", job.queue, job.id, subject(job));
+    log::info!("{taken}: {}.", subject(job));
     if job.steps.is_empty() {
         // All steps were skipped already: there is nothing to run, and the
         // server decides what that means.
@@ -299,7 +305,7 @@ impl<'a> Worker<'a> {
         match self.log.finish() {
             Err(error) if error.is_not_ours() => Outcome::Lost,
             Err(error) => {
-                log::error!("The log of the job is not complete on the server: {error}.");
+                log::error!("Its log stays incomplete on the server: {error}.");
                 outcome
             }
             Ok(()) => outcome,
@@ -411,7 +417,7 @@ impl<'a> Worker<'a> {
 }
 
 /// A duration as Sourcegraph's pages show it, such as `30m0s`.
-fn go_duration(time: Duration) -> String {
+pub(crate) fn go_duration(time: Duration) -> String {
     let seconds = time.as_secs();
     let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     match (hours, minutes) {

@@ -65,11 +65,11 @@ impl OnDrop {
                 Err(error) => error,
             };
             if !error.is_retryable() || began.elapsed() > OUTAGE_MAX {
-                log::error!("The job's end could not be reported: {error}.");
+                log::error!("Its end stays unreported, so that it will run again: {error}.");
                 return true;
             }
             let wait = backoff.next(backoff::random());
-            log::warn!("Cannot report the job's end, next try in {wait:.1?}: {error}.");
+            log::warn!("Cannot report its end, next try in {wait:.1?}: {error}.");
             if let Some(is_over) = self.is_over_within(wait) {
                 return is_over;
             }
@@ -97,17 +97,14 @@ impl OnDrop {
 
 impl Drop for OnDrop {
     fn drop(&mut self) {
-        let (queue, id) = (&self.ticket.queue, self.ticket.id);
         let time = self.began.elapsed();
         match &self.outcome {
-            Outcome::Complete => log::info!("Job {queue}/{id} is complete after {time:.1?}."),
+            Outcome::Complete => log::info!("Complete after {time:.1?}."),
             Outcome::Errored(message) | Outcome::Failed(message) => {
-                log::info!("Job {queue}/{id} did not succeed after {time:.1?}: {message}.");
+                log::info!("No success after {time:.1?}: {message}.");
             }
-            Outcome::Lost => {
-                log::info!("Job {queue}/{id} is not ours any more, stopped after {time:.1?}.");
-            }
-            Outcome::HandedOver => log::info!("Job {queue}/{id} is left to the next process."),
+            Outcome::Lost => log::info!("It is not ours any more, stopped after {time:.1?}."),
+            Outcome::HandedOver => log::info!("It is left to the next process."),
         }
         self.counted.ended(&self.outcome);
         // A job that is handed over stays in every heartbeat to the last one.

@@ -81,9 +81,8 @@ impl KubeCluster {
                 Ok(Err(kube_client::Error::Api(status))) if status.code == 403 => {
                     if !reporting.is_forbidden.swap(true, Ordering::Relaxed) {
                         log::info!(
-                            "Failures of jobs leave no Events, which this account may not \
-                             create; all else works. manifests/events allows it: {}.",
-                            status.message
+                            "Failures of jobs leave no Events, as this account may not create \
+                             any; all else works. The component manifests/events allows it."
                         );
                     }
                 }
