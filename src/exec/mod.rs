@@ -66,6 +66,7 @@ pub fn run(
     terminal.say(&match &outcome {
         Some(Outcome::Complete) => format!("Complete after {:.1?}.", began.elapsed()),
         Some(Outcome::Errored(message) | Outcome::Failed(message)) => {
+            let message = message.trim_end_matches('.');
             format!("No success after {:.1?}: {message}.", began.elapsed())
         }
         Some(Outcome::Lost | Outcome::HandedOver) | None => {

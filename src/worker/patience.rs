@@ -126,7 +126,9 @@ impl Patience {
             substance: failure.substance(),
             since: self.told.take().map_or(since, |told| told.since),
         });
-        format!("Waiting, for {} at most: {failure}.", go_duration(limit))
+        let failure = failure.to_string();
+        let (limit, words) = (go_duration(limit), failure.trim_end_matches('.'));
+        format!("Waiting, for {limit} at most: {words}.")
     }
 
     fn limit(&self, grace: Grace) -> Duration {

@@ -101,6 +101,7 @@ impl Drop for OnDrop {
         match &self.outcome {
             Outcome::Complete => log::info!("Complete after {time:.1?}."),
             Outcome::Errored(message) | Outcome::Failed(message) => {
+                let message = message.trim_end_matches('.');
                 log::info!("No success after {time:.1?}: {message}.");
             }
             Outcome::Lost => log::info!("It is not ours any more, stopped after {time:.1?}."),
