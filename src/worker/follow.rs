@@ -60,6 +60,7 @@ impl<'a> Follow<'a> {
             settled,
             waiting: Waiting::new(
                 &worker.shared.cluster,
+                subscription,
                 &worker.plan.run,
                 worker.shared.settings.graces,
             ),
