@@ -1,6 +1,8 @@
 //! Servers that are away, busy or half dead: running jobs go on, end with the
 //! right verdict and their whole log, and nothing happens twice.
 
+/// The cluster goes on unseen.
+mod blindness;
 /// The API server.
 mod cluster;
 /// Sourcegraph.

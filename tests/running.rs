@@ -143,17 +143,20 @@ fn output_arrives_while_a_step_runs() {
 fn a_large_log_arrives_whole() {
     let stage = Stage::new();
     let executor = stage.executor().start();
-    let lines = 200_000;
+    // A log file of less than 10 MiB, which the kubelet does not rotate.
+    let lines = 150_000;
     let write = format!("i=0; while [ $i -lt {lines} ]; do echo line $i; i=$((i+1)); done");
     let long = "head -c 100000 /dev/zero | tr '\\0' x; echo end";
     // The runtime drops what it has not read two seconds after a container's
-    // end, which on a busy machine is the end of the output. The step waits
-    // for it; what comes after that is the executor's part.
+    // end, which on a busy machine is the end of the output. What the step
+    // writes last may be lost so: it is more than all pipes on the way hold,
+    // so that everything before it was read when the step ends.
+    let filler = "head -c 1000000 /dev/zero | tr '\\0' y; echo";
     let step = StepSpec::new("big", TINY_IMAGE)
         .command("set +x")
         .command(write)
         .command(long)
-        .command("sleep 6");
+        .command(filler);
     let job = stage.frontend.enqueue(stage.job().step(step));
     let job = stage.frontend.wait_finished(job, MINUTES);
     assert_complete(&job);

@@ -215,15 +215,12 @@ mod tests {
 
     #[test]
     fn quotas_may_have_room_later() {
-        let quota = |limit: u8| {
-            let amounts = format!(
-                "requested: count/jobs.batch=1, used: count/jobs.batch=2, limited: \
-                 count/jobs.batch={limit}"
-            );
+        let quota = |wanted: u8| {
+            let amounts = format!("requested: cpu={wanted}, used: cpu=2, limited: cpu=2");
             refused(403, &format!("is forbidden: exceeded quota: q, {amounts}"))
         };
         assert!(quota(2).is_retryable());
-        assert!(!quota(0).is_retryable());
+        assert!(!quota(3).is_retryable());
         assert!(!refused(403, "is forbidden: User cannot create").is_retryable());
     }
 

@@ -4,8 +4,10 @@
 //! The kubelet ends a stream when the container has ended and all was said.
 //! But the API server ends it in the same way when it loses the kubelet. So the
 //! end of a stream proves something only if the container had ended by then,
-//! and if the stream was not in the middle of a lot of output. Where that is
-//! not certain, the log of the ended container is looked at once more.
+//! and if the stream was not in the middle of a lot of output. And a kubelet
+//! that is still busy with a large file when it puts that away misses the next
+//! one: the stream falls silent and ends where the old file does. Where the end
+//! is not certain, the log of the ended container is looked at once more.
 
 use std::time::{Duration, Instant};
 
@@ -28,6 +30,11 @@ const REFUSALS_AFTER_END: u32 = 5;
 const QUIET: Duration = Duration::from_millis(500);
 /// Neither has one that brought no more than this.
 const LITTLE_BYTES: u64 = 16 * 1024;
+/// A log that is no larger was in one file all the time: by default a kubelet
+/// begins another after 10 MiB.
+const ONE_FILE_BYTES: u64 = 1024 * 1024;
+/// And it does so no more often than every ten seconds, by default.
+const FILES_APART: SignedDuration = SignedDuration::from_secs(8);
 /// The first silence after which a stream is doubted; the next ones double.
 const SILENCE: Duration = Duration::from_secs(30);
 const SILENCE_MAX: Duration = Duration::from_secs(480);
@@ -73,6 +80,8 @@ pub struct Progress {
     bytes: u64,
     /// Whether it brought what no stream before it did.
     has_news: bool,
+    /// Whether it was opened at the beginning of the log.
+    is_from_start: bool,
     /// Whether the container was known to be over when it was opened.
     is_after_end: bool,
     over_since: Option<Instant>,
@@ -113,6 +122,7 @@ impl Progress {
             last_news: now,
             bytes: 0,
             has_news: false,
+            is_from_start: false,
             is_after_end: false,
             over_since: None,
             lead: None,
@@ -125,13 +135,14 @@ impl Progress {
         }
     }
 
-    /// A stream was opened.
-    pub fn opened(&mut self, now: Instant) {
+    /// A stream was opened, at the beginning of the log or where it stopped.
+    pub fn opened(&mut self, now: Instant, is_from_start: bool) {
         self.stream = Stream::Open;
         self.last_bytes = now;
         self.next_probe = now + self.silence;
         self.bytes = 0;
         self.has_news = false;
+        self.is_from_start = is_from_start;
         self.is_after_end = self.over_since.is_some();
     }
 
@@ -199,6 +210,14 @@ impl Progress {
     /// Whether the stream that is open was opened only to be certain.
     pub fn is_double_check(&self) -> bool {
         self.is_double_check && !self.has_news
+    }
+
+    /// Whether nothing can be missing where the stream that is open, before it
+    /// brought any news, was found to go on after this time: the one before it
+    /// came to the end of its file, and what follows is the next file. Were
+    /// there another in between, it would have taken longer to fill.
+    pub fn is_next_file(&self, pause: SignedDuration) -> bool {
+        self.is_double_check() && pause < FILES_APART
     }
 
     /// What to do next.
@@ -269,7 +288,8 @@ impl Progress {
             || second_over.is_some_and(|over| end.node_time.is_some_and(|node| over <= node));
         let has_nothing_under_way = self.bytes <= LITTLE_BYTES
             || end.at.saturating_duration_since(self.last_bytes) >= QUIET;
-        had_ended && has_nothing_under_way && !end.is_inside_record
+        let is_one_file = self.is_from_start && self.bytes <= ONE_FILE_BYTES;
+        had_ended && has_nothing_under_way && is_one_file && !end.is_inside_record
     }
 
     /// Opens once more, unless that was done in vain for too long.

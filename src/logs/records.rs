@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::logs::resume::{Meaning, Position, Resume};
 
@@ -41,6 +41,13 @@ pub struct Gap {
     pub after: Timestamp,
     /// Time of the next one; none if nothing came any more.
     pub before: Option<Timestamp>,
+}
+
+impl Gap {
+    /// How much time lies in it; none if nothing came any more.
+    pub fn duration(&self) -> Option<SignedDuration> {
+        self.before.map(|before| before.duration_since(self.after))
+    }
 }
 
 impl fmt::Display for Gap {

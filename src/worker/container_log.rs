@@ -12,6 +12,7 @@ use crate::cluster::error::ClusterError;
 use crate::cluster::status::{ContainerState, Phase, PodView};
 use crate::logs::progress::{Known, Next, Progress};
 use crate::logs::records::Records;
+use crate::logs::resume::Position;
 use crate::logs::upload::JobLog;
 use crate::worker::Worker;
 
@@ -86,6 +87,7 @@ impl ContainerLog {
                 Next::Open => {
                     if self.progress.has_ended_alone() && !known.is_over {
                         // It has probably ended, and the watch does not say so.
+                        log::debug!("The log of {name} has ended, and the pod runs on.");
                         subscription.refresh();
                     }
                     self.open(worker, view, name);
@@ -110,13 +112,17 @@ impl ContainerLog {
             Some(LogEvent::Chunk(chunk)) => {
                 let mut content = Vec::with_capacity(chunk.bytes.len());
                 self.records.read(&chunk.bytes, &mut content);
+                if let Some(gap) = self.records.take_gap()
+                    && !gap
+                        .duration()
+                        .is_some_and(|it| self.progress.is_next_file(it))
+                {
+                    note(log, self.entry, &gap.to_string());
+                }
                 let has_news = !content.is_empty();
                 self.progress.brought(now, chunk.bytes.len(), has_news);
                 if let Some(last) = self.records.last() {
                     self.progress.compare_clocks(last, Timestamp::now());
-                }
-                if let Some(gap) = self.records.take_gap() {
-                    note(log, self.entry, &gap.to_string());
                 }
                 log.write(self.entry, &content, self.records.position());
             }
@@ -183,10 +189,11 @@ impl ContainerLog {
         self.was_opened = true;
         self.probe = None;
         let since = self.records.since();
+        let is_from_start = *self.records.position() == Position::default();
         self.records.reopen();
         let cluster = &worker.workplace.cluster;
         self.stream = Some(cluster.follow_log(&view.name, name, since));
-        self.progress.opened(Instant::now());
+        self.progress.opened(Instant::now(), is_from_start);
     }
 
     fn start_probe(&mut self, worker: &Worker<'_>, view: &PodView, name: &str) {

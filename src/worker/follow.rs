@@ -63,6 +63,7 @@ impl<'a> Follow<'a> {
             settled,
             waiting: Waiting::new(
                 &worker.workplace.cluster,
+                subscription,
                 &worker.plan.run,
                 worker.workplace.planner.settings.graces,
             ),

@@ -1,24 +1,34 @@
 //! What is known of a job → what to do now: the pod's own word, what Events
 //! and the Job tell beside it, and for how long to wait.
+//!
+//! The watch can be blind for a while, and the cluster go on meanwhile. So
+//! before something that was not seen ends a job, all pods are listed anew.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
 use crate::cluster::client::KubeCluster;
 use crate::cluster::client::inquiry::Question;
+use crate::cluster::client::watch::Subscription;
 use crate::cluster::status::evidence::{self, Evidence};
 use crate::cluster::status::{Cause, Failure, PodView, Verdict};
 use crate::config::Graces;
 use crate::worker::patience::Patience;
 use crate::worker::questions::Questions;
 
+/// Between two looks whether the new list is there.
+const LIST_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Judges the state of one job, again and again.
 pub(super) struct Waiting<'a> {
     cluster: &'a KubeCluster,
+    subscription: &'a Subscription,
     run: &'a str,
     questions: Questions<'a>,
     patience: Patience,
+    /// Since when the job would end for something that was not seen.
+    doubt: Option<Instant>,
 }
 
 /// What to do now.
@@ -31,13 +41,31 @@ pub(super) struct Judgement {
     pub(super) wake: Option<Instant>,
 }
 
+impl Judgement {
+    /// To wait, and to look again at that time.
+    fn wait(wake: Option<Instant>) -> Judgement {
+        Judgement {
+            verdict: Verdict::Running,
+            lines: Vec::new(),
+            wake,
+        }
+    }
+}
+
 impl<'a> Waiting<'a> {
-    pub(super) fn new(cluster: &'a KubeCluster, run: &'a str, graces: Graces) -> Waiting<'a> {
+    pub(super) fn new(
+        cluster: &'a KubeCluster,
+        subscription: &'a Subscription,
+        run: &'a str,
+        graces: Graces,
+    ) -> Waiting<'a> {
         Waiting {
             cluster,
+            subscription,
             run,
             questions: Questions::new(cluster),
             patience: Patience::new(graces),
+            doubt: None,
         }
     }
 
@@ -71,6 +99,10 @@ impl<'a> Waiting<'a> {
         let obstacle = match &verdict {
             Verdict::Running => None,
             Verdict::Stuck(failure) => Some(failure),
+            Verdict::Failed(failure) if view.is_none() && !failure.cause.is_without_pod() => {
+                let end = Some(failure.clone());
+                return self.unless_in_doubt(end, Judgement::wait(ask_at), view, now);
+            }
             Verdict::Succeeded | Verdict::Failed(_) => {
                 return Judgement {
                     verdict,
@@ -82,10 +114,42 @@ impl<'a> Waiting<'a> {
         // No pod at all is the first point on its way.
         let progress = view.map_or(0, |view| 1 + view.progress());
         let ruling = self.patience.look(progress, obstacle, now);
-        Judgement {
-            verdict: ruling.end.map_or(verdict, Verdict::Failed),
+        let judgement = Judgement {
+            verdict,
             lines: ruling.lines,
             wake: earliest(ask_at, ruling.wake),
+        };
+        self.unless_in_doubt(ruling.end, judgement, view, now)
+    }
+
+    /// Ends the job for something that was not seen, if it is not there in a
+    /// list that is newer than this wish.
+    fn unless_in_doubt(
+        &mut self,
+        end: Option<Failure>,
+        judgement: Judgement,
+        view: Option<&PodView>,
+        now: Instant,
+    ) -> Judgement {
+        let Some(failure) = end else {
+            self.doubt = None;
+            return judgement;
+        };
+        let since = *self.doubt.get_or_insert_with(|| {
+            self.subscription.refresh();
+            now
+        });
+        // What the list brought may be on its way still.
+        let is_newest = || self.subscription.last().as_ref() == view;
+        if self.subscription.was_listed_since(since) && is_newest() {
+            return Judgement {
+                verdict: Verdict::Failed(failure),
+                ..judgement
+            };
+        }
+        Judgement {
+            wake: earliest(judgement.wake, Some(now + LIST_INTERVAL)),
+            ..judgement
         }
     }
 

@@ -52,7 +52,12 @@ impl Piece {
                 Piece::Burst(first, first + rng.u32(2_000..20_000))
             }
             11 | 12 => Piece::Long(rng.u32(3_000..21_000)),
-            13 | 14 => Piece::Binary((0..rng.usize(1..300)).map(|_| rng.u8(..)).collect()),
+            13 | 14 => {
+                let mut bytes: Vec<u8> = (0..rng.usize(1..300)).map(|_| rng.u8(..)).collect();
+                // Container runtimes take CR LF for one end of a line.
+                bytes.retain(|byte| *byte != b'\r');
+                Piece::Binary(bytes)
+            }
             15 => Piece::LikeATime,
             _ => Piece::Pause(rng.u32(1..20)),
         }

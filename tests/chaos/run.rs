@@ -14,7 +14,7 @@ use super::jobs::JobPlan;
 use super::pods;
 use super::secrets::Secrets;
 use super::summary::Summary;
-use super::trouble::Deck;
+use super::trouble::{Deck, Threats};
 use super::verdict::{Ending, Fate, judge};
 use crate::frontend::record::JobRef;
 use crate::support::proxy::Proxy;
@@ -31,8 +31,6 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(15);
 /// What a run may take, and for each job more.
 const TIME_MAX: Duration = Duration::from_secs(180);
 const TIME_MAX_PER_JOB: Duration = Duration::from_secs(6);
-/// What threatens a dequeue strikes this near to it.
-const NEAR: Duration = Duration::from_secs(3);
 /// So much before and after a job belongs to its story.
 const AROUND: Duration = Duration::from_secs(2);
 
@@ -81,7 +79,7 @@ pub(super) struct Run {
     /// Whether the API server is away.
     pub(super) api_is_away: bool,
     /// When something struck that can cost the answer to a dequeue.
-    pub(super) dequeue_threats: Vec<Instant>,
+    pub(super) dequeue_threats: Threats,
     pub(super) summary: Summary,
     seed: u64,
     waiting: Range<usize>,
@@ -155,7 +153,7 @@ impl Run {
             running: Vec::new(),
             frontend_away: None,
             api_is_away: false,
-            dequeue_threats: Vec::new(),
+            dequeue_threats: Threats::default(),
             summary: Summary::default(),
             seed: options.seed,
             waiting: options.jobs.clone(),
@@ -233,13 +231,9 @@ impl Run {
 
     fn judge(&mut self, mut running: Running) {
         let view = self.stage.frontend.job(running.job);
-        let near = |threat: &Instant| {
-            running.first_dequeue.is_some_and(|dequeue| {
-                let distance = dequeue.max(*threat) - dequeue.min(*threat);
-                distance < NEAR
-            })
-        };
-        running.fate.dequeue_lost = !running.was_heard_of && self.dequeue_threats.iter().any(near);
+        let is_near = |dequeue| self.dequeue_threats.is_near(dequeue);
+        running.fate.dequeue_lost =
+            !running.was_heard_of && running.first_dequeue.is_some_and(is_near);
         running.fate.could_not_fetch &= running.plan.fetches;
         for token in self.stage.frontend.tokens() {
             self.secrets.add(&token);

@@ -79,7 +79,7 @@ impl Run {
         }
         self.fleet.kill(index, &mut self.diary);
         let now = Instant::now();
-        self.dequeue_threats.push(now);
+        self.dequeue_threats.add(now);
         self.agenda.push((now + down, Due::Start(index)));
         if let Some(after) = again {
             self.agenda
@@ -93,7 +93,7 @@ impl Run {
         if self.fleet.is_running(index) && self.may_be_silent(Duration::from_secs(1)) {
             self.fleet.kill(index, &mut self.diary);
             let now = Instant::now();
-            self.dequeue_threats.push(now);
+            self.dequeue_threats.add(now);
             self.agenda
                 .push((now + Duration::from_millis(200), Due::Start(index)));
         }
@@ -105,7 +105,7 @@ impl Run {
             return false;
         }
         self.fleet.hand_over(index, &mut self.diary);
-        self.dequeue_threats.push(Instant::now());
+        self.dequeue_threats.add(Instant::now());
         true
     }
 
@@ -118,7 +118,7 @@ impl Run {
             .tell(&format!("the frontend goes away for {time:.1?}"));
         self.stage.frontend.stop_answering();
         let now = Instant::now();
-        self.dequeue_threats.push(now);
+        self.dequeue_threats.add(now);
         self.frontend_away = Some(now + time);
         self.agenda.push((now + time, Due::EndFrontendOutage));
         for running in &mut self.running {
@@ -154,10 +154,13 @@ impl Run {
             return false;
         }
         self.diary.tell("the answer to a dequeue is lost");
-        self.stage
-            .frontend
-            .inject(FrontendFault::on("dequeue").cut_after());
-        self.dequeue_threats.push(Instant::now());
+        // It strikes only when a worker is free for a job.
+        let threats = self.dequeue_threats.clone();
+        let fault = FrontendFault::on("dequeue").when(move |_| {
+            threats.add(Instant::now());
+            true
+        });
+        self.stage.frontend.inject(fault.cut_after());
         true
     }
 

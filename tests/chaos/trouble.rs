@@ -1,7 +1,10 @@
 //! The kinds of trouble, and the deck that they are dealt from: in each round
-//! of the deck every kind comes as often as it has cards.
+//! of the deck every kind comes as often as it has cards. Also what is known of
+//! troubles that a job may suffer from.
 
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
@@ -108,5 +111,30 @@ impl fmt::Display for Trouble {
             Trouble::DeletedPod => "pod deleted",
             Trouble::EvictedPod => "pod evicted",
         })
+    }
+}
+
+/// What threatens a dequeue strikes this near to it.
+const NEAR: Duration = Duration::from_secs(3);
+
+/// When something struck that can cost the answer to a dequeue. Clones share
+/// what they know.
+#[derive(Clone, Default)]
+pub(crate) struct Threats {
+    struck: Arc<Mutex<Vec<Instant>>>,
+}
+
+impl Threats {
+    /// Something strikes at that time.
+    pub(crate) fn add(&self, time: Instant) {
+        let mut struck = self.struck.lock().unwrap_or_else(PoisonError::into_inner);
+        struck.push(time);
+    }
+
+    /// Whether something struck around that time.
+    pub(crate) fn is_near(&self, time: Instant) -> bool {
+        let struck = self.struck.lock().unwrap_or_else(PoisonError::into_inner);
+        let distance = |threat: &Instant| time.max(*threat) - time.min(*threat);
+        struck.iter().any(|threat| distance(threat) < NEAR)
     }
 }

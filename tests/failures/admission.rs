@@ -1,6 +1,6 @@
 //! The cluster does not take the pod: quotas, limits, security, suspension.
 
-use super::{assert_told_at_once, fail_good_job, name_of, start, wait_for_log};
+use super::{assert_told, assert_told_at_once, fail_good_job, name_of, start, wait_for_log};
 use crate::support::cluster::kubectl;
 use crate::support::stage::{Stage, TINY_IMAGE, tiny};
 use crate::support::{MINUTES, SOON, eventually};
@@ -8,12 +8,24 @@ use crate::support::{MINUTES, SOON, eventually};
 #[test]
 fn a_quota_that_is_too_small_is_told_at_once() {
     let stage = Stage::new();
-    stage
-        .namespace
-        .kubectl(&["create", "quota", "none", "--hard=pods=0"]);
+    let small = ["create", "quota", "small", "--hard=limits.memory=64Mi"];
+    stage.namespace.kubectl(&small);
     let view = fail_good_job(&stage, &[]);
     let words = "the pod is more than a quota allows at all";
-    assert_told_at_once(&view, &[words, "exceeded quota: none, requested: pods=1"]);
+    assert_told_at_once(&view, &[words, "exceeded quota: small, requested: limits"]);
+}
+
+/// A quota of nothing is how people pause a namespace.
+#[test]
+fn a_quota_of_nothing_is_waited_for() {
+    let stage = Stage::new();
+    let none = ["create", "quota", "none", "--hard=pods=0"];
+    stage.namespace.kubectl(&none);
+    let view = fail_good_job(&stage, &[("EXECUTOR_POD_START_GRACE", "8s")]);
+    let words = "a quota leaves no room for the pod: pods";
+    assert_told(&view, &[words, "exceeded quota: none, requested: pods=1"]);
+    let line = format!("Waiting, for 8s at most: {words}");
+    assert!(view.log_text().contains(&line), "{}", view.log_text());
 }
 
 #[test]

@@ -8,8 +8,8 @@ use crate::support::proxy::fault::{Call, Fault, Place};
 use crate::support::stage::{Stage, tiny};
 use crate::support::{MINUTES, eventually};
 
-/// How long the API server is away.
-const OUTAGE: Duration = Duration::from_secs(30);
+/// How long the API server is away: for a restart, and for repairs.
+const OUTAGES: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(300)];
 
 fn wait_until_faults_have_struck(proxy: &Proxy) {
     eventually(
@@ -20,20 +20,20 @@ fn wait_until_faults_have_struck(proxy: &Proxy) {
     );
 }
 
-#[test]
-fn jobs_end_during_an_outage_and_after_it() {
+/// Three jobs: one ends while the API server is away, one after that, and one
+/// cannot be created before. All must end as if nothing had been.
+fn assert_outlived(outage: Duration) {
     let stage = Stage::new();
     let proxy = Proxy::before(&stage.namespace);
     let executor = stage.executor_through(&proxy).start();
-    let (short, long) = (10, 2 * OUTAGE.as_secs() + 20);
+    let (short, long) = (10, 2 * outage.as_secs() + 20);
     let during = enqueue_counting(&stage, short);
     let after = enqueue_counting(&stage, long);
     wait_until_it_counts(&stage, during);
     wait_until_it_counts(&stage, after);
     proxy.go_away();
-    // It cannot be created before the end of the outage.
     let late = enqueue_counting(&stage, short);
-    pass(OUTAGE);
+    pass(outage);
     assert!(executor.log().contains("The watch of pods broke"));
     proxy.come_back();
     for (job, numbers) in [(during, short), (after, long), (late, short)] {
@@ -41,6 +41,16 @@ fn jobs_end_during_an_outage_and_after_it() {
     }
     executor.stop();
     stage.assert_clean();
+}
+
+#[test]
+fn jobs_outlive_half_a_minute_without_the_cluster() {
+    assert_outlived(OUTAGES[0]);
+}
+
+#[test]
+fn jobs_outlive_five_minutes_without_the_cluster() {
+    assert_outlived(OUTAGES[1]);
 }
 
 #[test]

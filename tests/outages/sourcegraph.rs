@@ -8,12 +8,12 @@ use crate::frontend::fault::Fault;
 use crate::support::stage::Stage;
 use crate::support::{MINUTES, SOON, eventually};
 
-/// How long Sourcegraph is away; the jobs of the test end in that time.
-const OUTAGE: Duration = Duration::from_secs(20);
+/// How long Sourcegraph is away: for a restart, and for an upgrade. The jobs of
+/// the test end in that time.
+const OUTAGES: [Duration; 2] = [Duration::from_secs(20), Duration::from_secs(600)];
 
-#[test]
-fn everything_arrives_once_after_an_outage() {
-    let patient = Frontend::builder().stall_limit(OUTAGE + MINUTES);
+fn assert_all_arrives_once(outage: Duration) {
+    let patient = Frontend::builder().stall_limit(outage + MINUTES);
     let stage = Stage::with(patient);
     let executor = stage.executor().start();
     let numbers = 12;
@@ -23,7 +23,7 @@ fn everything_arrives_once_after_an_outage() {
     }
     let before = stage.frontend.requests_to("heartbeat").len();
     stage.frontend.stop_answering();
-    pass(OUTAGE);
+    pass(outage);
     // They are over, and nobody could be told.
     stage.namespace.wait_until_empty();
     stage.frontend.resume();
@@ -43,6 +43,16 @@ fn everything_arrives_once_after_an_outage() {
     assert!(executor.log().contains("Heartbeats arrive again"));
     executor.stop();
     stage.assert_clean();
+}
+
+#[test]
+fn everything_arrives_once_after_a_restart() {
+    assert_all_arrives_once(OUTAGES[0]);
+}
+
+#[test]
+fn everything_arrives_once_after_ten_minutes() {
+    assert_all_arrives_once(OUTAGES[1]);
 }
 
 /// What the server does to lost answers must not make anything twice.

@@ -63,6 +63,8 @@ struct Shared {
     is_away: AtomicBool,
     /// Grows whenever all connections are to end.
     epoch: AtomicU64,
+    /// Grows whenever all trouble is to end.
+    clears: AtomicU64,
     journal: Mutex<Vec<Request>>,
     faults: Mutex<Vec<Fault>>,
 }
@@ -80,6 +82,7 @@ impl Proxy {
             is_stopped: AtomicBool::new(false),
             is_away: AtomicBool::new(false),
             epoch: AtomicU64::new(0),
+            clears: AtomicU64::new(0),
             journal: Mutex::default(),
             faults: Mutex::default(),
         });
@@ -116,6 +119,7 @@ impl Proxy {
         for fault in lock(&self.shared.faults).iter_mut() {
             fault.end();
         }
+        self.shared.clears.fetch_add(1, Ordering::SeqCst);
     }
 
     /// The faults that have not struck as often as they are meant to.
@@ -188,6 +192,11 @@ impl Shared {
     /// Whether connections that began in an epoch are to end.
     fn is_over(&self, epoch: u64) -> bool {
         self.is_stopped.load(Ordering::SeqCst) || self.epoch.load(Ordering::SeqCst) != epoch
+    }
+
+    /// How often all trouble was cleared.
+    fn clears(&self) -> u64 {
+        self.clears.load(Ordering::SeqCst)
     }
 
     /// Writes a request down and draws the trouble that it shall have.

@@ -71,6 +71,13 @@ impl Subscription {
         self.subscribers.refresh.notify_one();
     }
 
+    /// Whether all pods were listed since then, so that what is not in the
+    /// newest view was not there at that time.
+    pub fn was_listed_since(&self, time: Instant) -> bool {
+        let began = *self.subscribers.lock_list();
+        began.is_some_and(|began| began >= time)
+    }
+
     /// The newest view, when there is one that was not read yet.
     pub fn views(&self) -> &Receiver<PodView> {
         &self.views
@@ -149,6 +156,8 @@ struct Subscribers {
     by_run: Mutex<HashMap<String, Subscriber>>,
     /// Asks for a new list.
     refresh: Notify,
+    /// When the last list that arrived was asked for.
+    list_began: Mutex<Option<Instant>>,
 }
 
 struct Subscriber {
@@ -161,6 +170,11 @@ struct Subscriber {
 impl Subscribers {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Subscriber>> {
         self.by_run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_list(&self) -> MutexGuard<'_, Option<Instant>> {
+        let list = self.list_began.lock();
+        list.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn publish(&self, pod: &WatchedPod, gone: bool) {
@@ -254,6 +268,7 @@ async fn list_and_watch(
 ) -> Result<(), ClusterError> {
     let list = ListParams::default().labels(&source.selector);
     let request = source.requests.list(&list).map_err(not_a_request)?;
+    let began = Instant::now();
     let answer = tokio::time::timeout(CALL_TIMEOUT, source.client.request(request)).await;
     source.metrics.requested("list", "pods", result_of(&answer));
     let pods: PodList = answered("list the pods", answer)?;
@@ -268,6 +283,7 @@ async fn list_and_watch(
             .map(|pod| pod.metadata.uid.clone())
             .collect(),
     );
+    *subscribers.lock_list() = Some(began);
     watch(
         source,
         subscribers,

@@ -44,7 +44,8 @@ fn cause(words: &str) -> Cause {
     }
 }
 
-/// Whether the pod asks for more than the quota would give to it alone.
+/// Whether the pod asks for more than the quota would give to it alone. A quota
+/// of nothing is no size but a pause, which somebody will end.
 fn is_beyond_quota(words: &str) -> bool {
     let (Some(requested), Some(limited)) =
         (amounts(words, "requested: "), amounts(words, "limited: "))
@@ -54,7 +55,7 @@ fn is_beyond_quota(words: &str) -> bool {
     requested.iter().any(|(name, wanted)| {
         limited
             .iter()
-            .any(|(other, most)| other == name && wanted > most)
+            .any(|(other, most)| other == name && wanted > most && *most > 0)
     })
 }
 

@@ -65,8 +65,8 @@ const REFUSALS: &[(&str, &str, bool)] = &[
     ),
     (
         "exceeded quota: q, requested: pods=1, used: pods=0, limited: pods=0",
-        "QuotaTooSmall",
-        true,
+        "Quota",
+        false,
     ),
     ("exceeded quota: q, requested: what=ever", "Quota", false),
     (

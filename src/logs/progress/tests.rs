@@ -7,6 +7,7 @@ struct Scene {
     began: Instant,
     progress: Progress,
     known: Known,
+    has_output: bool,
     seconds: f64,
 }
 
@@ -18,6 +19,7 @@ impl Scene {
             began,
             progress: Progress::new(began),
             known: Known::default(),
+            has_output: false,
             seconds: 0.0,
         };
         assert_eq!(scene.next(), Next::Open);
@@ -40,12 +42,13 @@ impl Scene {
     }
 
     fn open(&mut self) -> &mut Scene {
-        self.progress.opened(self.now());
+        self.progress.opened(self.now(), !self.has_output);
         self
     }
 
     /// New output that was written 0.1 s ago.
     fn bring(&mut self, bytes: usize) -> &mut Scene {
+        self.has_output = true;
         self.progress.brought(self.now(), bytes, true);
         let written = self.ours() + SignedDuration::from_secs_f64(99.9);
         self.progress.compare_clocks(written, self.ours());
@@ -124,6 +127,46 @@ fn an_end_in_the_middle_of_much_output_proves_nothing() {
     assert_eq!(scene.next(), Next::Open, "more came");
     scene.open().at(4.4).repeat(1_000_000).at(4.5).end();
     assert_eq!(scene.next(), Next::Complete, "nothing came");
+}
+
+/// The kubelet may have missed that it put the file away which it reads.
+#[test]
+fn the_end_of_a_large_file_proves_nothing() {
+    let mut scene = Scene::new();
+    scene.at(3.0).bring(11_000_000).at(8.2).see_end(7).next();
+    assert_eq!(scene.at(8.5).end().next(), Next::Open);
+    // Neither does that of a file of which only the end was read.
+    let mut scene = Scene::new();
+    scene.at(3.0).bring(100).break_off().next();
+    scene.open().at(4.0).bring(100).at(8.2).see_end(7).next();
+    assert_eq!(scene.at(8.5).end().next(), Next::Open);
+}
+
+#[test]
+fn the_file_after_one_read_to_its_end_is_the_next() {
+    let seconds = SignedDuration::from_secs;
+    let mut scene = Scene::new();
+    scene.at(3.0).bring(11_000_000).at(8.2).see_end(7).next();
+    assert!(!scene.progress.is_next_file(seconds(1)), "it is the same");
+    scene.at(8.5).end().next();
+    scene.open();
+    assert!(scene.progress.is_next_file(seconds(7)));
+    assert!(
+        !scene.progress.is_next_file(seconds(10)),
+        "one can be between"
+    );
+    scene.bring(100);
+    assert!(!scene.progress.is_next_file(seconds(1)), "it goes on in it");
+    // One that was cut was not read to its end.
+    let mut scene = Scene::new();
+    scene
+        .at(3.0)
+        .bring(11_000_000)
+        .see_end(7)
+        .break_off()
+        .next();
+    scene.open();
+    assert!(!scene.progress.is_next_file(seconds(1)));
 }
 
 #[test]

@@ -167,6 +167,7 @@ impl<'a> Exchange<'a, '_> {
     /// Passes the answer on as it comes, up to a cut.
     fn pass_answer(&mut self, mut cut: Option<Cut>) -> io::Result<()> {
         let (shared, number, client) = (self.shared, self.number, self.client);
+        let (is_over, clears) = (self.is_over, shared.clears());
         let head = self.upstream().head()?;
         shared.answered(number, head.status);
         let mut outlet = Outlet::open(client, &head)?;
@@ -181,19 +182,25 @@ impl<'a> Exchange<'a, '_> {
             let allowed = cut.as_mut().map_or(count, |cut| cut.allow(bytes));
             outlet.write(&bytes[..allowed])?;
             shared.passed(number, allowed);
-            match cut.as_ref().filter(|cut| cut.is_reached) {
-                None => {}
-                Some(Cut { how, .. }) => {
-                    drop(body);
-                    // What is left of the answer is in the way of the next one.
-                    *self.upstream = None;
-                    return match how {
-                        How::Reset => Err(broken()),
-                        How::Clean => outlet.close(),
-                        How::Mute => self.hold(),
-                    };
+            let Some(reached) = cut.take_if(|cut| cut.is_reached) else {
+                continue;
+            };
+            if let How::Pause = reached.how {
+                while shared.clears() == clears && !is_over() {
+                    thread::park_timeout(TICK);
                 }
+                outlet.write(&bytes[allowed..])?;
+                shared.passed(number, count - allowed);
+                continue;
             }
+            drop(body);
+            // What is left of the answer is in the way of the next one.
+            *self.upstream = None;
+            return match reached.how {
+                How::Clean => outlet.close(),
+                How::Mute => self.hold(),
+                How::Reset | How::Pause => Err(broken()),
+            };
         }
     }
 }

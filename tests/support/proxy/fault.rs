@@ -106,6 +106,8 @@ pub(super) enum How {
     Clean,
     /// Nothing comes any more, and the connection stays open.
     Mute,
+    /// It goes on when all trouble is cleared.
+    Pause,
 }
 
 impl Fault {
@@ -240,6 +242,12 @@ impl Fault {
     /// The answer goes silent, and the connection stays open.
     pub(crate) fn mute(self, after: u64, place: Place) -> Fault {
         let how = How::Mute;
+        self.trouble(Trouble::Cut { after, place, how })
+    }
+
+    /// The answer goes silent until `Proxy::clear`, and then goes on.
+    pub(crate) fn pause(self, after: u64, place: Place) -> Fault {
+        let how = How::Pause;
         self.trouble(Trouble::Cut { after, place, how })
     }
 
