@@ -89,7 +89,8 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
     }
     // Before the cluster answers, since the jobs of a former process must not
     // fall silent.
-    let heartbeat = match Heartbeat::start(queue.clone(), registry.clone()) {
+    let heartbeat = match Heartbeat::start(queue.clone(), registry.clone(), metrics.pulses.clone())
+    {
         Ok(heartbeat) => heartbeat,
         Err(error) => {
             log::error!("Cannot start threads: {error}.");
@@ -100,6 +101,7 @@ pub fn run(config: Config, place: Place, shutdown: &Shutdown) -> Exit {
         false => Exit::Clean,
         true => {
             health.set_connected();
+            cluster.show_pulse(metrics.pulses.clone());
             adopt::forget(&cluster, forgotten);
             let parts = Parts {
                 name,
@@ -154,7 +156,9 @@ fn work(
     let surplus = adopted.split_off(config.workers.min(adopted.len()));
     let surplus = start_surplus(&shared, surplus);
     let janitor = start_janitor(&shared, config.cleanup_interval);
+    shared.metrics.jobs.set_ready(true);
     dequeue_until_stopped(config, &shared, state.as_ref(), adopted, &pool, shutdown);
+    shared.metrics.jobs.set_ready(false);
     if let Some(janitor) = janitor {
         janitor.stop();
     }
@@ -317,7 +321,7 @@ fn dequeue_until_stopped(
             .spawn_scoped(scope, || {
                 let asking = Asking {
                     queue: &shared.queue,
-                    metrics: &shared.metrics.queue,
+                    metrics: &shared.metrics,
                     poll_interval: config.queue.poll_interval,
                     limits: config.limits,
                     state,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::job::JobKey;
+use crate::metrics::pulse::Pulses;
 use crate::queue::client::QueueClient;
 use crate::queue::error::QueueError;
 use crate::queue::wire::heartbeat::HeartbeatAnswer;
@@ -22,6 +23,9 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 /// After one that failed the next follows sooner.
 const INTERVAL_AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// By when the next one has begun: one that fails takes three calls of 8 s.
+const LATE: Duration = Duration::from_secs(90);
 
 /// Why a job must stop before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,12 +203,16 @@ pub struct Heartbeat {
 
 impl Heartbeat {
     /// Starts the thread.
-    pub fn start(queue: QueueClient, registry: Registry) -> std::io::Result<Heartbeat> {
+    pub fn start(
+        queue: QueueClient,
+        registry: Registry,
+        pulses: Pulses,
+    ) -> std::io::Result<Heartbeat> {
         let (stop, stopped) = bounded(0);
         let thread = std::thread::Builder::new()
             .name("heartbeat".to_string())
             .stack_size(256 * 1024)
-            .spawn(move || run(&queue, &registry, &stopped))?;
+            .spawn(move || run(&queue, &registry, &pulses, &stopped))?;
         Ok(Heartbeat { stop, thread })
     }
 
@@ -217,10 +225,12 @@ impl Heartbeat {
     }
 }
 
-fn run(queue: &QueueClient, registry: &Registry, stopped: &Receiver<Nothing>) {
+fn run(queue: &QueueClient, registry: &Registry, pulses: &Pulses, stopped: &Receiver<Nothing>) {
     let mut failing_since: Option<Instant> = None;
     let mut next = Instant::now() + INTERVAL;
+    let mut pulse = pulses.of_thread("heartbeat", LATE);
     while stopped.recv_deadline(next) == Err(RecvTimeoutError::Timeout) {
+        pulse = pulses.of_thread("heartbeat", LATE);
         next = Instant::now() + INTERVAL;
         match registry.beat(queue) {
             Ok(()) => {
@@ -243,6 +253,7 @@ fn run(queue: &QueueClient, registry: &Registry, stopped: &Receiver<Nothing>) {
             }
         }
     }
+    drop(pulse);
     // Jobs that are handed over have the whole time from now on.
     if !registry.is_empty() {
         let _ = registry.beat(queue);

@@ -1,6 +1,8 @@
 //! Rules of the project that a program can check: who may use what, how long
 //! things may be, and that the documents say what the code does.
 
+mod monitoring;
+
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};

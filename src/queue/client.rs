@@ -372,8 +372,8 @@ impl QueueClient {
     ) -> Result<Answer, QueueError> {
         let began = Instant::now();
         let answer = self.read(call, send(), bytes_max);
-        let good = answer.as_ref().is_ok_and(Answer::is_good);
-        self.metrics.queue.called(call, began.elapsed(), good);
+        let status = answer.as_ref().ok().map(|answer| answer.status);
+        self.metrics.queue.called(call, began.elapsed(), status);
         answer
     }
 

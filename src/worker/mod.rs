@@ -9,6 +9,7 @@ mod container_log;
 mod create;
 mod follow;
 mod patience;
+mod phases;
 mod questions;
 mod refusal;
 mod report;
@@ -35,10 +36,16 @@ use crate::logs::entry::Place as LogPlace;
 use crate::logs::redact::Redactions;
 use crate::logs::upload::JobLog;
 use crate::metrics::Metrics;
+use crate::metrics::jobs::{self, Phase};
 use crate::queue::client::QueueClient;
 use crate::queue::wire::{Dequeued, Malformed, Ticket};
 use crate::state::{FoundJob, JobState};
+use crate::worker::phases::Phases;
 
+/// How long after the end of its time a job is at its end here: deleting its
+/// objects takes minutes at most, and its log and its mark may each wait an hour
+/// for a server that is away.
+const AFTER_ITS_TIME: Duration = Duration::from_secs(3 * 3600);
 /// What stands in the place of our own tokens in any output.
 const SECRET_REMOVED: &str = "SECRET_REMOVED";
 
@@ -144,6 +151,18 @@ impl Rest {
 }
 
 impl End {
+    /// The word by which it is counted, if it is a failure.
+    fn cause(&self) -> Option<&'static str> {
+        match self {
+            End::Stopped(Stop::Cancelled) => Some(jobs::CANCELLED),
+            End::Stopped(Stop::DrainLimit) => Some(jobs::STOPPED),
+            End::Stopped(Stop::NotOurs | Stop::Handover) => None,
+            End::TimedOut => Some(jobs::TIMED_OUT),
+            End::Failed(failure) => Some(failure.cause.label()),
+            End::NotCreated(_) => Some(jobs::NOT_CREATED),
+        }
+    }
+
     /// What the entry at which the job ended says of it, if the entry does not
     /// show it by itself.
     fn reason(&self) -> Option<String> {
@@ -163,11 +182,16 @@ impl End {
 /// left, here or in the cluster, or when the next process goes on with it.
 pub fn run(shared: &Arc<Shared>, assignment: Assignment) {
     let ticket = assignment.dequeued.ticket();
+    let bound = shared.settings.max_runtime + AFTER_ITS_TIME;
+    let pulses = &shared.metrics.pulses;
+    let _pulse = pulses.of_job(format!("job {}", ticket.key()), bound);
     // Reports even if what follows panics: a job is never lost.
     let mut report = report::OnDrop::new(shared, &ticket, assignment.place);
     report.state = assignment.state.clone();
     report.outcome = match &assignment.dequeued {
         Dequeued::Malformed(Malformed { problem, .. }) => {
+            let counted = &shared.metrics.jobs;
+            counted.failed(&ticket.queue, jobs::NOT_UNDERSTOOD);
             Outcome::Failed(format!("the job cannot be understood: {problem}"))
         }
         Dequeued::Job(job) => {
@@ -197,6 +221,8 @@ struct Attempt<'a> {
 fn run_job(shared: &Shared, mut attempt: Attempt<'_>) -> Outcome {
     let job = attempt.job;
     if let Some(problem) = refusal::refusal(job) {
+        let counted = &shared.metrics.jobs;
+        counted.failed(&job.queue, jobs::NOT_UNDERSTOOD);
         return Outcome::Failed(problem);
     }
     let taken = match &attempt.adopted {
@@ -285,6 +311,8 @@ struct Worker<'a> {
     log: JobLog,
     state: Option<JobState>,
     deadline: Instant,
+    queue: &'a str,
+    phases: Phases,
 }
 
 impl<'a> Worker<'a> {
@@ -312,6 +340,8 @@ impl<'a> Worker<'a> {
             redactions,
             state: attempt.state,
             deadline: Instant::now() + left,
+            queue: &job.queue,
+            phases: Phases::new(&shared.metrics.jobs),
         }
     }
 
@@ -336,6 +366,10 @@ impl<'a> Worker<'a> {
                 }
                 end => {
                     let rest = Rest::of(&end);
+                    let cause = end.as_ref().err().and_then(End::cause);
+                    if let Some(cause) = cause {
+                        self.shared.metrics.jobs.failed(self.queue, cause);
+                    }
                     (self.outcome(end), rest)
                 }
             },
@@ -343,7 +377,9 @@ impl<'a> Worker<'a> {
         if let Some(state) = &self.state {
             state.decided(&outcome);
         }
+        self.phases.begin(Phase::CleanUp);
         self.clean_up(&rest, &subscription);
+        self.phases.begin(Phase::Log);
         if outcome == Outcome::Lost {
             self.log.abandon();
             return outcome;
@@ -361,6 +397,7 @@ impl<'a> Worker<'a> {
     /// Creates the objects, unless a former process did, and follows the pod.
     fn follow_to_end(&mut self, is_created: bool, subscription: &Subscription) -> Result<(), End> {
         if !is_created {
+            self.phases.begin(Phase::Create);
             let created = match self.stops.try_recv() {
                 Ok(stop) => Err(End::Stopped(stop)),
                 Err(_) => self.create(),
@@ -376,6 +413,7 @@ impl<'a> Worker<'a> {
             if let Some(state) = &self.state {
                 state.created();
             }
+            self.phases.begin(Phase::Start);
         }
         follow::Follow::new(self, subscription).run()
     }

@@ -8,7 +8,7 @@ use crossbeam_channel::RecvTimeoutError;
 use crate::backoff::{self, Backoff};
 use crate::heartbeat::{Place, Stop};
 use crate::job::Outcome;
-use crate::metrics::jobs::RunningJob;
+use crate::metrics::jobs::{PANICKED, RunningJob};
 use crate::queue::wire::Ticket;
 use crate::state::JobState;
 use crate::worker::Shared;
@@ -110,6 +110,9 @@ impl Drop for OnDrop {
             Outcome::HandedOver => log::info!("Job {queue}/{id} is left to the next process."),
         }
         self.counted.ended(&self.outcome);
+        if std::thread::panicking() {
+            self.shared.metrics.jobs.failed(queue, PANICKED);
+        }
         // A job that is handed over stays in every heartbeat to the last one.
         let is_over = self.outcome != Outcome::HandedOver && self.mark();
         if is_over {

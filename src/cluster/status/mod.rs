@@ -9,6 +9,7 @@
 pub mod admission;
 pub mod evidence;
 mod failure;
+pub mod label;
 #[cfg(test)]
 mod proof;
 mod pull;
