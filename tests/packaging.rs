@@ -208,6 +208,37 @@ fn the_monitoring_component_finds_the_executor() {
     );
 }
 
+/// What is in the program and in its image, and not what builds and tests it.
+#[test]
+fn the_bill_of_materials_names_what_is_shipped() {
+    let root = tempfile::tempdir().unwrap();
+    let git = root.path().join("usr/bin/git");
+    std::fs::create_dir_all(git.parent().unwrap()).unwrap();
+    std::fs::write(git, "").unwrap();
+    let file = root.path().join("made/bom.json");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/sbom");
+    let made = std::process::Command::new(script)
+        .args([root.path(), &file])
+        .output()
+        .unwrap();
+    let problem = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success(), "{problem}");
+    let text = std::fs::read_to_string(file).unwrap();
+    let bill: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(bill["bomFormat"], "CycloneDX");
+    let components = bill["components"].as_array().unwrap();
+    let names: Vec<&str> = components
+        .iter()
+        .map(|it| it["purl"].as_str().unwrap().split('@').next().unwrap())
+        .collect();
+    for name in ["pkg:cargo/ureq", "pkg:cargo/ring", "pkg:deb/debian/git"] {
+        assert!(names.contains(&name), "no {name} in {names:#?}");
+    }
+    for name in ["pkg:cargo/proptest", "pkg:cargo/promql-parser"] {
+        assert!(!names.contains(&name), "{name} is not shipped");
+    }
+}
+
 fn job_objects(stage: &Stage, kinds: &str) -> Vec<serde_json::Value> {
     let text = stage
         .namespace

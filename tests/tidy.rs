@@ -1,6 +1,7 @@
 //! Rules of the project that a program can check: who may use what, how long
 //! things may be, and that the documents say what the code does.
 
+mod dependencies;
 mod monitoring;
 
 use std::fmt::Write;
