@@ -1,5 +1,7 @@
 //! The manifests on the real cluster: what they bring up runs jobs.
 
+pub(crate) mod pages;
+
 use std::path::PathBuf;
 
 use crate::support::cluster::kubectl;
