@@ -48,10 +48,7 @@ const ENDED: [(&str, f64); 18] = [
         "executor_kubernetes_requests_total{resource=\"jobs\",result=\"done\",verb=\"delete\"}",
         2.0,
     ),
-    (
-        "executor_job_failures_total{cause=\"step\",queue=\"batches\"}",
-        1.0,
-    ),
+    ("executor_job_failures_total{cause=\"step\"}", 1.0),
     ("executor_job_phase_seconds_count{phase=\"create\"}", 2.0),
     ("executor_job_phase_seconds_count{phase=\"setup\"}", 2.0),
     ("executor_job_phase_seconds_count{phase=\"log\"}", 2.0),
@@ -155,7 +152,7 @@ fn a_running_job_is_a_busy_worker() {
     stage.frontend.cancel(job);
     stage.frontend.wait_finished(job, SOON);
     let failed = "executor_jobs_total{queue=\"batches\",result=\"failed\"}";
-    let cancelled = "executor_job_failures_total{cause=\"cancelled\",queue=\"batches\"}";
+    let cancelled = "executor_job_failures_total{cause=\"cancelled\"}";
     wait_for_values(
         &executor,
         &[

@@ -20,9 +20,7 @@ const OTHER_QUEUE: &str = "other";
 const RESULTS: [&str; 4] = ["complete", "errored", "failed", "lost"];
 /// Upper ends of the classes of a phase: from what takes a request to what
 /// takes hours.
-const PHASE_TIMES: [f64; 12] = [
-    0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 180.0, 600.0, 1800.0, 3600.0, 10800.0,
-];
+const PHASE_TIMES: [f64; 8] = [0.3, 1.0, 3.0, 10.0, 30.0, 120.0, 600.0, 3600.0];
 
 /// The job was cancelled.
 pub const CANCELLED: &str = "cancelled";
@@ -126,7 +124,7 @@ impl JobMetrics {
             failures: maker.counters(
                 "executor_job_failures_total",
                 "Number of jobs that did not succeed, by what kept them from it.",
-                &["queue", "cause"],
+                &["cause"],
             ),
             phases: maker.histograms(
                 "executor_job_phase_seconds",
@@ -139,6 +137,9 @@ impl JobMetrics {
                 "1 while jobs are taken, as /readyz says; 0 before, and while stopping.",
             ),
         };
+        for cause in LABELS.iter().chain(&OWN_CAUSES) {
+            metrics.failures.with_label_values(&[cause]);
+        }
         for phase in Phase::ALL {
             metrics.phases.with_label_values(&[phase.label()]);
         }
@@ -148,9 +149,6 @@ impl JobMetrics {
             metrics.handled.of(&[queue, HANDLE]);
             for result in RESULTS {
                 metrics.results.with_label_values(&[queue, result]);
-            }
-            for cause in LABELS.iter().chain(&OWN_CAUSES) {
-                metrics.failures.with_label_values(&[queue, cause]);
             }
         }
         metrics
@@ -168,9 +166,8 @@ impl JobMetrics {
 
     /// A job did not succeed. The cause is one of `OWN_CAUSES`, or the label of
     /// a cause that the cluster gives.
-    pub fn failed(&self, queue: &str, cause: &'static str) {
-        let labels = [self.known(queue), cause];
-        self.failures.with_label_values(&labels).inc();
+    pub fn failed(&self, cause: &'static str) {
+        self.failures.with_label_values(&[cause]).inc();
     }
 
     /// A job has spent a time in a phase.
@@ -181,14 +178,10 @@ impl JobMetrics {
             .observe(seconds);
     }
 
-    fn known<'a>(&self, queue: &'a str) -> &'a str {
-        let known = self.queues.iter().any(|known| known == queue);
-        if known { queue } else { OTHER_QUEUE }
-    }
-
     /// A worker has taken a job.
     pub fn begin(&self, queue: &str) -> RunningJob {
-        let queue = self.known(queue);
+        let known = self.queues.iter().any(|known| known == queue);
+        let queue = if known { queue } else { OTHER_QUEUE };
         self.busy.inc();
         self.running.with_label_values(&[queue]).inc();
         RunningJob {

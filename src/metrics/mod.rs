@@ -115,7 +115,7 @@ struct Errors(IntCounterVec);
 
 impl Errors {
     const UNREACHABLE: &str = "unreachable";
-    const CODES: [u16; 11] = [400, 401, 403, 404, 409, 410, 422, 429, 500, 502, 503];
+    const CODES: [u16; 8] = [400, 401, 403, 404, 409, 429, 500, 503];
     const CLASSES: [&str; 3] = ["4xx", "5xx", "other"];
 
     /// Counts at zero what a server may answer, so that the first one shows.

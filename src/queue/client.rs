@@ -52,7 +52,7 @@ const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// A job carries its files inline; cached diffs can be tens of MiB. What is read
 /// is held in memory, so that this is also what a server that goes mad can cost.
 const JOB_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Metrics in a heartbeat. They are a quarter of it; were they ever more, a
+/// Metrics in a heartbeat. They are less than half of it; were they ever more, a
 /// heartbeat in time is worth more than they are.
 const METRICS_BYTES_MAX: usize = 64 * 1024;
 

@@ -190,8 +190,7 @@ pub fn run(shared: &Arc<Shared>, assignment: Assignment) {
     report.state = assignment.state.clone();
     report.outcome = match &assignment.dequeued {
         Dequeued::Malformed(Malformed { problem, .. }) => {
-            let counted = &shared.metrics.jobs;
-            counted.failed(&ticket.queue, jobs::NOT_UNDERSTOOD);
+            shared.metrics.jobs.failed(jobs::NOT_UNDERSTOOD);
             Outcome::Failed(format!("the job cannot be understood: {problem}"))
         }
         Dequeued::Job(job) => {
@@ -221,8 +220,7 @@ struct Attempt<'a> {
 fn run_job(shared: &Shared, mut attempt: Attempt<'_>) -> Outcome {
     let job = attempt.job;
     if let Some(problem) = refusal::refusal(job) {
-        let counted = &shared.metrics.jobs;
-        counted.failed(&job.queue, jobs::NOT_UNDERSTOOD);
+        shared.metrics.jobs.failed(jobs::NOT_UNDERSTOOD);
         return Outcome::Failed(problem);
     }
     let taken = match &attempt.adopted {
@@ -311,7 +309,6 @@ struct Worker<'a> {
     log: JobLog,
     state: Option<JobState>,
     deadline: Instant,
-    queue: &'a str,
     phases: Phases,
 }
 
@@ -340,7 +337,6 @@ impl<'a> Worker<'a> {
             redactions,
             state: attempt.state,
             deadline: Instant::now() + left,
-            queue: &job.queue,
             phases: Phases::new(&shared.metrics.jobs),
         }
     }
@@ -368,7 +364,7 @@ impl<'a> Worker<'a> {
                     let rest = Rest::of(&end);
                     let cause = end.as_ref().err().and_then(End::cause);
                     if let Some(cause) = cause {
-                        self.shared.metrics.jobs.failed(self.queue, cause);
+                        self.shared.metrics.jobs.failed(cause);
                     }
                     (self.outcome(end), rest)
                 }

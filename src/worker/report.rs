@@ -111,7 +111,7 @@ impl Drop for OnDrop {
         }
         self.counted.ended(&self.outcome);
         if std::thread::panicking() {
-            self.shared.metrics.jobs.failed(queue, PANICKED);
+            self.shared.metrics.jobs.failed(PANICKED);
         }
         // A job that is handed over stays in every heartbeat to the last one.
         let is_over = self.outcome != Outcome::HandedOver && self.mark();
