@@ -96,7 +96,8 @@ pub fn run(config: Config, place: Place, supervisor: &Supervisor, shutdown: &Shu
     }
     // Before the cluster answers, since the jobs of a former process must not
     // fall silent.
-    let heartbeat = match Heartbeat::start(queue.clone(), registry.clone(), supervisor.clone()) {
+    let alive = (metrics.pulses.clone(), supervisor.clone());
+    let heartbeat = match Heartbeat::start(queue.clone(), registry.clone(), alive) {
         Ok(heartbeat) => heartbeat,
         Err(error) => {
             log::error!("Cannot start threads: {error}.");
@@ -107,6 +108,7 @@ pub fn run(config: Config, place: Place, supervisor: &Supervisor, shutdown: &Shu
         false => Exit::Clean,
         true => {
             health.set_connected();
+            cluster.show_pulse(metrics.pulses.clone());
             adopt::forget(&cluster, forgotten);
             let parts = Parts {
                 name,
@@ -164,7 +166,9 @@ fn work(
     let surplus = adopted.split_off(config.workers.min(adopted.len()));
     let surplus = start_surplus(&shared, surplus);
     let janitor = start_janitor(&shared, config.cleanup_interval);
+    shared.workplace.metrics.jobs.set_ready(true);
     dequeue_until_stopped(config, &shared, state.as_ref(), adopted, &pool, shutdown);
+    shared.workplace.metrics.jobs.set_ready(false);
     if let Some(janitor) = janitor {
         janitor.stop();
     }
@@ -350,7 +354,7 @@ fn dequeue_until_stopped(
             .spawn_scoped(scope, || {
                 let asking = Asking {
                     queue: &shared.queue,
-                    metrics: &shared.workplace.metrics.queue,
+                    metrics: &shared.workplace.metrics,
                     poll_interval: config.queue.poll_interval,
                     limits: config.limits,
                     state,

@@ -14,7 +14,7 @@ use crate::cluster::names::{random_suffix, run_name};
 use crate::config::Limits;
 use crate::heartbeat::Registry;
 use crate::job::JobKey;
-use crate::metrics::calls::QueueMetrics;
+use crate::metrics::Metrics;
 use crate::pool::Pool;
 use crate::queue::client::{QueueClient, Taken};
 use crate::queue::error::QueueError;
@@ -23,6 +23,9 @@ use crate::shutdown::Shutdown;
 use crate::state::{JobState, StateDir};
 use crate::worker::Assignment;
 
+/// By when an answer is here and handed on: a dequeue may take two calls of 30 s,
+/// and the job is written down.
+const ANSWER_LATE: Duration = Duration::from_secs(180);
 /// No error keeps us away for longer.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
@@ -30,8 +33,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 pub struct Asking<'a> {
     /// Calls to Sourcegraph.
     pub queue: &'a QueueClient,
-    /// Counts what it answers.
-    pub metrics: &'a QueueMetrics,
+    /// Counts what it answers, and knows how long that may take.
+    pub metrics: &'a Metrics,
     /// Wait after an empty answer.
     pub poll_interval: Duration,
     /// When to end.
@@ -64,7 +67,8 @@ pub fn run(asking: &Asking<'_>, registry: &Registry, pool: &Pool<Assignment>, sh
             if left.is_nothing() {
                 return;
             }
-            let answer = asking.metrics.dequeued(asking.queue.dequeue());
+            let pulse = asking.metrics.pulses.of_thread("dequeue", ANSWER_LATE);
+            let answer = asking.metrics.queue.dequeued(asking.queue.dequeue());
             if answer.is_err() {
                 failing_since.get_or_insert_with(Instant::now);
             } else if let Some(since) = failing_since.take() {
@@ -83,6 +87,7 @@ pub fn run(asking: &Asking<'_>, registry: &Registry, pool: &Pool<Assignment>, sh
                 }
                 Err(error) => delay(&mut backoff, &error),
             };
+            drop(pulse);
             if !shutdown.wait(left.within(wait)) {
                 return;
             }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::job::JobKey;
+use crate::metrics::pulse::Pulses;
 use crate::queue::client::QueueClient;
 use crate::queue::error::QueueError;
 use crate::queue::wire::heartbeat::HeartbeatAnswer;
@@ -23,6 +24,9 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 /// After one that failed the next follows sooner.
 const INTERVAL_AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// By when the next one has begun: one that fails takes three calls of 8 s.
+const LATE: Duration = Duration::from_secs(90);
 
 /// Why a job must stop before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,13 +207,13 @@ impl Heartbeat {
     pub fn start(
         queue: QueueClient,
         registry: Registry,
-        supervisor: Supervisor,
+        (pulses, supervisor): (Pulses, Supervisor),
     ) -> std::io::Result<Heartbeat> {
         let (stop, stopped) = bounded(0);
         let thread = std::thread::Builder::new()
             .name("heartbeat".to_string())
             .stack_size(256 * 1024)
-            .spawn(move || run(&queue, &registry, &supervisor, &stopped))?;
+            .spawn(move || run(&queue, &registry, (&pulses, &supervisor), &stopped))?;
         Ok(Heartbeat { stop, thread })
     }
 
@@ -225,12 +229,14 @@ impl Heartbeat {
 fn run(
     queue: &QueueClient,
     registry: &Registry,
-    supervisor: &Supervisor,
+    (pulses, supervisor): (&Pulses, &Supervisor),
     stopped: &Receiver<Nothing>,
 ) {
     let mut failing_since: Option<Instant> = None;
     let mut next = Instant::now() + INTERVAL;
+    let mut pulse = pulses.of_thread("heartbeat", LATE);
     while stopped.recv_deadline(next) == Err(RecvTimeoutError::Timeout) {
+        pulse = pulses.of_thread("heartbeat", LATE);
         next = Instant::now() + INTERVAL;
         // A round that does not end costs all jobs, which the next process
         // could go on with.
@@ -256,6 +262,7 @@ fn run(
             }
         }
     }
+    drop(pulse);
     // Jobs that are handed over have the whole time from now on.
     if !registry.is_empty() {
         let _ = registry.beat(queue);

@@ -65,7 +65,7 @@ const JOBS_FORBIDDEN: &str = "Jobs of dead executors are found by their pods alo
      resources: [jobs], verbs: [list]";
 const SECRETS_FORBIDDEN: &str = "Secrets that the released executor left behind are not looked \
      for. It would take this permission, with which the executor could read all Secrets of the \
-     namespace: apiGroups: [\"\"], resources: [secrets], verbs: [list]; README.md has a command \
+     namespace: apiGroups: [\"\"], resources: [secrets], verbs: [list]; docs/jobs.md has a command \
      that does without";
 
 /// The running janitor; `stop` ends it.

@@ -10,6 +10,8 @@ pub mod adopt;
 pub mod backoff;
 pub mod cluster;
 pub mod config;
+#[cfg(test)]
+mod corpus;
 pub mod daemon;
 pub mod dequeue;
 pub mod exec;

@@ -32,7 +32,7 @@ Commands:
   help             show this text
   version          show the version
 
-All configuration comes from environment variables; see README.md.
+All configuration comes from environment variables; see docs/configuration.md.
 Exit codes: 0 success, 1 failure, 2 ended by a second signal with jobs left.
 validate ends with 0 only if jobs can run; exec ends as its command does, with
 125 if that did not run or its end was not seen, and 130 after a signal.

@@ -11,7 +11,7 @@ use crate::support::cluster::{kubeconfig, kubectl, project, try_kubectl};
 use crate::support::stage::{REPOSITORY, Stage, TINY_IMAGE, tiny};
 use crate::support::{MINUTES, SOON, eventually};
 
-/// Between these lines the README has commands.
+/// Between these lines the page has commands.
 const BEGIN: &str = "<!-- kubectl -->\n";
 const END: &str = "<!-- /kubectl -->";
 
@@ -24,16 +24,17 @@ const RULES: [(&str, &str, &[&str]); 5] = [
     ("", "events", &["create"]),
 ];
 
-/// The commands of the README, each on one line, for the job of this number.
+/// The commands of the page, each on one line, for the job of this number.
 fn commands(stage: &Stage, job: JobRef) -> Vec<String> {
-    let readme = std::fs::read_to_string(project().join("README.md")).unwrap();
-    let (_, rest) = readme.split_once(BEGIN).expect("the README has the mark");
-    let (block, _) = rest.split_once(END).expect("the README has both marks");
+    let page = std::fs::read_to_string(project().join("docs/jobs.md")).unwrap();
+    let (_, rest) = page.split_once(BEGIN).expect("the page has the mark");
+    let (block, _) = rest.split_once(END).expect("the page has both marks");
     let scripts = block.split("```").skip(1).step_by(2);
     let commands: String = scripts.map(|it| it.trim_start_matches("sh\n")).collect();
+    let ours = format!("--namespace {}", stage.namespace.name);
     let commands = commands
         .replace("\\\n", "")
-        .replace("NAMESPACE", &stage.namespace.name)
+        .replace("--namespace sourcegraph-executor", &ours)
         .replace("job-id=ID", &format!("job-id={}", job.id));
     commands.lines().map(str::to_owned).collect()
 }
@@ -54,7 +55,7 @@ fn run(command: &str) -> String {
 }
 
 #[test]
-fn the_readmes_commands_find_a_job() {
+fn the_commands_of_the_page_find_a_job() {
     let stage = Stage::new();
     let executor = stage.executor().start();
     let step = tiny(

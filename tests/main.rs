@@ -36,6 +36,8 @@ mod events;
 mod exec;
 /// Every cause of a failure that a cluster can give.
 mod failures;
+/// A server and steps that mean no good.
+mod hostile;
 /// What dead executors leave, and who removes it.
 mod janitor;
 /// Logs through broken streams, and what the kubelet does to them.

@@ -10,7 +10,7 @@ use crate::support::stage::{Stage, tiny};
 use crate::support::{MINUTES, SOON, eventually};
 
 /// What a scrape shows after one job that is complete and one that is not.
-const ENDED: [(&str, f64); 13] = [
+const ENDED: [(&str, f64); 18] = [
     (
         "executor_jobs_total{queue=\"batches\",result=\"complete\"}",
         1.0,
@@ -48,6 +48,11 @@ const ENDED: [(&str, f64); 13] = [
         "executor_kubernetes_requests_total{resource=\"jobs\",result=\"done\",verb=\"delete\"}",
         2.0,
     ),
+    ("executor_job_failures_total{cause=\"step\"}", 1.0),
+    ("executor_job_phase_seconds_count{phase=\"create\"}", 2.0),
+    ("executor_job_phase_seconds_count{phase=\"setup\"}", 2.0),
+    ("executor_job_phase_seconds_count{phase=\"log\"}", 2.0),
+    ("executor_ready", 1.0),
     ("executor_workers", 4.0),
     ("executor_workers_busy", 0.0),
     ("src_executor_processor_handlers{queue=\"batches\"}", 0.0),
@@ -147,10 +152,12 @@ fn a_running_job_is_a_busy_worker() {
     stage.frontend.cancel(job);
     stage.frontend.wait_finished(job, SOON);
     let failed = "executor_jobs_total{queue=\"batches\",result=\"failed\"}";
+    let cancelled = "executor_job_failures_total{cause=\"cancelled\"}";
     wait_for_values(
         &executor,
         &[
             (failed, 1.0),
+            (cancelled, 1.0),
             ("executor_workers_busy", 0.0),
             (running, 0.0),
         ],

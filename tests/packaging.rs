@@ -1,5 +1,7 @@
 //! The manifests on the real cluster: what they bring up runs jobs.
 
+pub(crate) mod pages;
+
 use std::path::PathBuf;
 
 use crate::support::cluster::kubectl;
@@ -107,6 +109,136 @@ fn the_manifests_bring_up_a_working_executor() {
         .namespace
         .kubectl(&["delete", deployment, "--timeout=120s"]);
     std::fs::remove_dir_all(dir).unwrap();
+}
+
+/// Brings up an executor with these components and runs one job in it. Returns
+/// the pod of the job as it was while it ran.
+fn run_a_job_with(components: &str) -> serde_json::Value {
+    let stage = Stage::new();
+    create_token(&stage);
+    let dir = overlay_with(&stage, components);
+    kubectl(&["apply", "-k", dir.to_str().unwrap()], None);
+    let deployment = "deployment/sourcegraph-executor";
+    let rollout = ["rollout", "status", deployment, "--timeout=120s"];
+    stage.namespace.kubectl(&rollout);
+    let step = "set +x; sleep 3; echo ran > file; cat file";
+    let job = stage.frontend.enqueue(stage.job().step(tiny("only", step)));
+    let story = || {
+        let log = stage.namespace.kubectl(&["logs", deployment]);
+        format!("{log}\n{}", stage.namespace.story())
+    };
+    let pods = || job_objects(&stage, "pods").into_iter().next();
+    let pod = eventually("the job's pod", MINUTES, pods, story);
+    let view = stage.frontend.wait_finished(job, MINUTES);
+    assert_eq!(
+        view.state.name(),
+        "completed",
+        "{}\n{}",
+        view.log_text(),
+        story()
+    );
+    stage
+        .namespace
+        .kubectl(&["delete", deployment, "--timeout=120s"]);
+    std::fs::remove_dir_all(dir).unwrap();
+    pod
+}
+
+#[test]
+fn the_restricted_component_runs_jobs() {
+    if can_render() {
+        let pod = run_a_job_with("../../../manifests/restricted");
+        let user = &pod["spec"]["securityContext"]["runAsUser"];
+        assert_eq!(*user, 1000, "{pod:#}");
+    }
+}
+
+#[test]
+fn the_pvc_component_claims_workspaces() {
+    if can_render() {
+        let pod = run_a_job_with("../../../manifests/pvc");
+        let volume = &pod["spec"]["volumes"][0]["ephemeral"]["volumeClaimTemplate"];
+        let size = &volume["spec"]["resources"]["requests"]["storage"];
+        assert_eq!(*size, "20Gi", "{pod:#}");
+    }
+}
+
+/// The kinds of the Prometheus Operator are not in the cluster of the tests, so
+/// this looks at what kustomize makes of them.
+#[test]
+fn the_monitoring_component_finds_the_executor() {
+    if !can_render() {
+        return;
+    }
+    let stage = Stage::new();
+    let dir = overlay_with(&stage, "../../../manifests/monitoring");
+    let text = kubectl(&["kustomize", dir.to_str().unwrap()], None);
+    std::fs::remove_dir_all(dir).unwrap();
+    let objects: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).unwrap();
+    let of_kind = |kind: &str, name: &str| {
+        let is_it = |it: &&serde_json::Value| it["kind"] == kind && it["metadata"]["name"] == name;
+        let found = objects.iter().find(is_it);
+        found.unwrap_or_else(|| panic!("no {kind} {name} in\n{text}"))
+    };
+    let monitor = of_kind("PodMonitor", "sourcegraph-executor");
+    let template = &of_kind("Deployment", "sourcegraph-executor")["spec"]["template"];
+    let wanted = monitor["spec"]["selector"]["matchLabels"]
+        .as_object()
+        .unwrap();
+    for (label, value) in wanted {
+        assert_eq!(template["metadata"]["labels"][label], *value, "{label}");
+    }
+    let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
+    let ports = &template["spec"]["containers"][0]["ports"];
+    assert_eq!(endpoint["port"], ports[0]["name"]);
+    let rules = of_kind("PrometheusRule", "sourcegraph-executor");
+    for object in [monitor, rules] {
+        assert_eq!(object["metadata"]["namespace"], *stage.namespace.name);
+    }
+    let dashboard = of_kind("ConfigMap", "sourcegraph-executor-dashboard");
+    assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "1");
+    let file = include_str!("../manifests/monitoring/dashboard.json");
+    assert_eq!(dashboard["data"]["dashboard.json"], file);
+    let plain: Vec<_> = objects
+        .iter()
+        .filter(|it| !["PodMonitor", "PrometheusRule"].contains(&it["kind"].as_str().unwrap()))
+        .collect();
+    let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": plain});
+    kubectl(
+        &["apply", "--dry-run=server", "-f", "-"],
+        Some(&list.to_string()),
+    );
+}
+
+/// What is in the program and in its image, and not what builds and tests it.
+#[test]
+fn the_bill_of_materials_names_what_is_shipped() {
+    let root = tempfile::tempdir().unwrap();
+    let git = root.path().join("usr/bin/git");
+    std::fs::create_dir_all(git.parent().unwrap()).unwrap();
+    std::fs::write(git, "").unwrap();
+    let file = root.path().join("made/bom.json");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/sbom");
+    let made = std::process::Command::new(script)
+        .args([root.path(), &file])
+        .output()
+        .unwrap();
+    let problem = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success(), "{problem}");
+    let text = std::fs::read_to_string(file).unwrap();
+    let bill: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(bill["bomFormat"], "CycloneDX");
+    let components = bill["components"].as_array().unwrap();
+    let names: Vec<&str> = components
+        .iter()
+        .map(|it| it["purl"].as_str().unwrap().split('@').next().unwrap())
+        .collect();
+    for name in ["pkg:cargo/ureq", "pkg:cargo/ring", "pkg:deb/debian/git"] {
+        assert!(names.contains(&name), "no {name} in {names:#?}");
+    }
+    for name in ["pkg:cargo/proptest", "pkg:cargo/promql-parser"] {
+        assert!(!names.contains(&name), "{name} is not shipped");
+    }
 }
 
 fn job_objects(stage: &Stage, kinds: &str) -> Vec<serde_json::Value> {

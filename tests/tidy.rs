@@ -1,6 +1,10 @@
 //! Rules of the project that a program can check: who may use what, how long
 //! things may be, and that the documents say what the code does.
 
+mod dependencies;
+pub(crate) mod documents;
+mod monitoring;
+
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,14 +17,14 @@ use executor::metrics::Metrics;
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 
-/// Between these lines the README holds the table of variables.
+/// Between these lines docs/configuration.md holds the table of variables.
 const TABLE_BEGIN: &str = "<!-- configuration -->\n";
 const TABLE_END: &str = "<!-- /configuration -->";
 /// And between these the one of variables that change nothing.
 const UNUSED_BEGIN: &str = "<!-- unused -->\n";
 const UNUSED_END: &str = "<!-- /unused -->";
 
-/// Between these the table of metrics.
+/// Between these docs/monitoring.md holds the table of metrics.
 const METRICS_BEGIN: &str = "<!-- metrics -->\n";
 const METRICS_END: &str = "<!-- /metrics -->";
 
@@ -277,26 +281,28 @@ fn functions_are_measured_to_their_brace() {
 }
 
 #[test]
-fn the_readme_lists_every_variable() {
-    assert_in_readme(TABLE_BEGIN, &rendered_table(), TABLE_END);
-    assert_in_readme(UNUSED_BEGIN, &rendered_unused(), UNUSED_END);
+fn the_documents_list_every_variable() {
+    let page = "docs/configuration.md";
+    assert_in_page(page, TABLE_BEGIN, &rendered_table(), TABLE_END);
+    assert_in_page(page, UNUSED_BEGIN, &rendered_unused(), UNUSED_END);
 }
 
 #[test]
-fn the_readme_lists_every_metric() {
-    assert_in_readme(METRICS_BEGIN, &rendered_metrics(), METRICS_END);
+fn the_documents_list_every_metric() {
+    let page = "docs/monitoring.md";
+    assert_in_page(page, METRICS_BEGIN, &rendered_metrics(), METRICS_END);
 }
 
 /// Fails if anything else than the rendered table stands between these lines.
-fn assert_in_readme(begin: &str, rendered: &str, end: &str) {
-    let readme = fs::read_to_string(project().join("README.md")).unwrap();
-    let table = readme
+fn assert_in_page(page: &str, begin: &str, rendered: &str, end: &str) {
+    let text = fs::read_to_string(project().join(page)).unwrap();
+    let table = text
         .split_once(begin)
         .and_then(|(_, rest)| rest.split_once(end))
         .map(|(table, _)| table.trim());
     assert!(
         table == Some(rendered.trim()),
-        "the table between {} and {end} in README.md must be:\n\n{rendered}",
+        "the table between {} and {end} in {page} must be:\n\n{rendered}",
         begin.trim()
     );
 }
@@ -362,26 +368,6 @@ fn rendered_default(default: Fallback) -> String {
         Fallback::Unset => "unset".to_owned(),
         Fallback::Value(value) => format!("`{value}`"),
     }
-}
-
-/// The invariants of the architecture page each name the tests that hold them.
-#[test]
-fn the_architecture_names_tests_that_exist() {
-    let page = fs::read_to_string(project().join("ARCHITECTURE.md")).unwrap();
-    let code: String = rust_files(&["src", "tests"])
-        .into_iter()
-        .map(|file| file.text)
-        .collect();
-    let is_test = |word: &&str| {
-        word.matches('_').count() >= 3 && word.chars().all(|c| c.is_ascii_lowercase() || c == '_')
-    };
-    let named: Vec<_> = page.split('`').skip(1).step_by(2).filter(is_test).collect();
-    assert!(!named.is_empty(), "ARCHITECTURE.md names no test");
-    let missing: Vec<_> = named
-        .into_iter()
-        .filter(|name| !code.contains(&format!("fn {name}(")))
-        .collect();
-    assert!(missing.is_empty(), "there are no such tests: {missing:#?}");
 }
 
 #[test]

@@ -271,6 +271,7 @@ fn lost_field(written: &Value, understood: &Value, path: &str) -> Option<String>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::corpus;
 
     #[test]
     fn the_path_of_a_wrong_field_is_named() {
@@ -354,5 +355,19 @@ mod tests {
         let known = volumes(r#"[{"name":"a","emptyDir":{}}]"#).unwrap();
         let text = r#"[{"name":"a","mountPath":"/a"},{"name":"b","mountPath":"/b"}]"#;
         assert_eq!(mounts(text).unwrap().without_volume(&known), Some("b"));
+    }
+
+    #[test]
+    fn whatever_json_is_set_is_read_or_refused() {
+        corpus::feed("fragments", |bytes| {
+            let text = &*String::from_utf8_lossy(bytes);
+            let _ = (node_requirements(text), pod_terms(text), tolerations(text));
+            let _ = (volumes(text), annotations(text));
+            for mount in mounts(text).unwrap_or_default().items() {
+                let path = format!("{}/", mount.mount_path.trim_end_matches('/'));
+                let hides = format!("{WORKSPACE}/").starts_with(&path);
+                assert!(!hides, "{text} hides the workspace");
+            }
+        });
     }
 }

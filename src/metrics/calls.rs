@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prometheus::{Gauge, IntCounter, IntCounterVec};
 
-use crate::metrics::{Maker, Operation, now};
+use crate::metrics::{Errors, Maker, Operation, ServerErrors, now};
 
 /// The calls of the executor API, each with the released executor's name.
 const CALLS: [(&str, &str); 7] = [
@@ -41,10 +41,11 @@ pub struct QueueMetrics {
     dequeues: [IntCounter; ANSWERS.len()],
     last_heartbeat: Gauge,
     log_bytes: IntCounter,
+    errors: ServerErrors,
 }
 
 impl QueueMetrics {
-    pub(super) fn new(maker: &Maker) -> QueueMetrics {
+    pub(super) fn new(maker: &Maker, errors: &Errors) -> QueueMetrics {
         let calls = maker.operations(
             "apiworker_apiclient_queue",
             "calls to Sourcegraph",
@@ -68,11 +69,16 @@ impl QueueMetrics {
                 "executor_log_sent_bytes_total",
                 "Bytes of log entries sent to Sourcegraph, each update as a whole.",
             ),
+            errors: errors.of("sourcegraph"),
         }
     }
 
-    /// A call of the API has ended, well if it had the answer that it needs.
-    pub fn called(&self, call: &str, took: Duration, good: bool) {
+    /// A call of the API has ended, with this status if there was an answer.
+    pub fn called(&self, call: &str, took: Duration, status: Option<u16>) {
+        let good = matches!(status, Some(200 | 204));
+        if !good {
+            self.errors.add(status);
+        }
         if let Some((_, operation)) = self.calls.iter().find(|(known, _)| *known == call) {
             operation.ended(took, good);
         }
@@ -104,24 +110,21 @@ pub enum RequestResult {
     /// It was done.
     Done,
     /// The API server answered with an error, which can be what was wanted:
-    /// that what is to be deleted is gone.
-    Refused,
+    /// that what is to be deleted is gone. With its status.
+    Refused(u16),
     /// There was no answer, or none in time.
     Unreachable,
 }
 
 impl RequestResult {
-    const ALL: [RequestResult; 3] = [
-        RequestResult::Done,
-        RequestResult::Refused,
-        RequestResult::Unreachable,
-    ];
+    const LABELS: [&str; 3] = ["done", "refused", "unreachable"];
 
     fn label(self) -> &'static str {
+        let [done, refused, unreachable] = RequestResult::LABELS;
         match self {
-            RequestResult::Done => "done",
-            RequestResult::Refused => "refused",
-            RequestResult::Unreachable => "unreachable",
+            RequestResult::Done => done,
+            RequestResult::Refused(_) => refused,
+            RequestResult::Unreachable => unreachable,
         }
     }
 }
@@ -132,10 +135,11 @@ pub struct ClusterMetrics {
     requests: IntCounterVec,
     last_watch: Gauge,
     streams_reopened: IntCounter,
+    errors: ServerErrors,
 }
 
 impl ClusterMetrics {
-    pub(super) fn new(maker: &Maker) -> ClusterMetrics {
+    pub(super) fn new(maker: &Maker, errors: &Errors) -> ClusterMetrics {
         let metrics = ClusterMetrics {
             requests: maker.counters(
                 "executor_kubernetes_requests_total",
@@ -151,10 +155,11 @@ impl ClusterMetrics {
                 "executor_log_streams_reopened_total",
                 "Number of times that a container's log had to be opened again.",
             ),
+            errors: errors.of("kubernetes"),
         };
         for (verb, resource) in REQUESTS {
-            for result in RequestResult::ALL {
-                let labels = [verb, resource, result.label()];
+            for result in RequestResult::LABELS {
+                let labels = [verb, resource, result];
                 metrics.requests.with_label_values(&labels);
             }
         }
@@ -166,6 +171,11 @@ impl ClusterMetrics {
     pub fn requested(&self, verb: &str, resource: &str, result: RequestResult) {
         let labels = [verb, resource, result.label()];
         self.requests.with_label_values(&labels).inc();
+        match result {
+            RequestResult::Done => {}
+            RequestResult::Refused(status) => self.errors.add(Some(status)),
+            RequestResult::Unreachable => self.errors.add(None),
+        }
     }
 
     /// The watch has brought something.

@@ -4,7 +4,8 @@
 //! room gets the handle that is for it (`jobs.rs`, `calls.rs`, `janitor.rs`)
 //! and calls one method where something happens. `server.rs` shows the text
 //! over HTTP, to connections (`connection.rs`) that ask for one of the
-//! `pages.rs`, and heartbeats carry it to Sourcegraph.
+//! `pages.rs`, and heartbeats carry it to Sourcegraph. `pulse.rs` knows whether
+//! every thread still turns.
 //!
 //! The names that begin with `src_` are those of the released executor and
 //! mean the same, so that its dashboards go on working. Every label has a
@@ -15,6 +16,7 @@ mod connection;
 pub mod janitor;
 pub mod jobs;
 pub mod pages;
+pub mod pulse;
 pub mod server;
 
 use std::time::Duration;
@@ -29,6 +31,7 @@ use prometheus::{
 use calls::{ClusterMetrics, QueueMetrics};
 use janitor::JanitorMetrics;
 use jobs::JobMetrics;
+use pulse::Pulses;
 
 /// All metrics of one executor. Cheap to clone; clones count together.
 #[derive(Clone)]
@@ -42,6 +45,8 @@ pub struct Metrics {
     pub cluster: ClusterMetrics,
     /// What was left over.
     pub janitor: JanitorMetrics,
+    /// What is under way, and by when it should be over.
+    pub pulses: Pulses,
 }
 
 impl Metrics {
@@ -60,11 +65,18 @@ impl Metrics {
                 "When the executor started, in seconds since 1970.",
             )
             .set(now());
+        let errors = Errors(maker.counters(
+            "executor_errors_total",
+            "Number of answers of both servers that were errors, by their status; unreachable is \
+             none in time.",
+            &["server", "code"],
+        ));
         Metrics {
             jobs: JobMetrics::new(&maker, queues),
-            queue: QueueMetrics::new(&maker),
-            cluster: ClusterMetrics::new(&maker),
+            queue: QueueMetrics::new(&maker, &errors),
+            cluster: ClusterMetrics::new(&maker, &errors),
             janitor: JanitorMetrics::new(&maker),
+            pulses: Pulses::default(),
             registry: maker.0,
         }
     }
@@ -94,6 +106,52 @@ impl Metrics {
 /// Seconds since 1970.
 fn now() -> f64 {
     Timestamp::now().as_millisecond() as f64 / 1000.0
+}
+
+/// Errors of both servers by their status, those that matter by themselves and
+/// the others in two classes, so that their number is bounded.
+#[derive(Clone)]
+struct Errors(IntCounterVec);
+
+impl Errors {
+    const UNREACHABLE: &str = "unreachable";
+    const CODES: [u16; 8] = [400, 401, 403, 404, 409, 429, 500, 503];
+    const CLASSES: [&str; 3] = ["4xx", "5xx", "other"];
+
+    /// Counts at zero what a server may answer, so that the first one shows.
+    fn of(&self, server: &'static str) -> ServerErrors {
+        let errors = ServerErrors {
+            errors: self.0.clone(),
+            server,
+        };
+        let codes = Errors::CODES.map(|code| code.to_string());
+        let codes = codes.iter().map(String::as_str);
+        for code in codes.chain(Errors::CLASSES).chain([Errors::UNREACHABLE]) {
+            errors.errors.with_label_values(&[server, code]);
+        }
+        errors
+    }
+}
+
+/// The errors of one server.
+#[derive(Clone)]
+struct ServerErrors {
+    errors: IntCounterVec,
+    server: &'static str,
+}
+
+impl ServerErrors {
+    /// Counts an error; without a status there was no answer.
+    fn add(&self, status: Option<u16>) {
+        let code = match status {
+            None => Errors::UNREACHABLE.to_string(),
+            Some(code) if Errors::CODES.contains(&code) => code.to_string(),
+            Some(400..500) => "4xx".to_string(),
+            Some(500..600) => "5xx".to_string(),
+            Some(_) => "other".to_string(),
+        };
+        self.errors.with_label_values(&[self.server, &code]).inc();
+    }
 }
 
 /// Makes metrics in a registry. Names, helps and labels are constants of this

@@ -61,18 +61,24 @@ impl Pages {
         if method != Some("GET") {
             return response("405 Method Not Allowed", "Allow: GET\r\n", "");
         }
-        match (target.split('?').next(), self.health.obstacle()) {
-            (Some("/metrics"), _) => response("200 OK", METRICS_TEXT, &self.metrics.text()),
-            (Some("/healthz"), _) | (Some("/readyz"), None) => response("200 OK", TEXT, "ok\n"),
-            (Some("/readyz"), Some(obstacle)) => {
-                response("503 Service Unavailable", TEXT, obstacle)
-            }
+        match target.split('?').next() {
+            Some("/metrics") => response("200 OK", METRICS_TEXT, &self.metrics.text()),
+            Some("/healthz") => unless(self.metrics.pulses.late().as_deref()),
+            Some("/readyz") => unless(self.health.obstacle()),
             _ => response(
                 "404 Not Found",
                 TEXT,
                 "there are /metrics, /healthz, /readyz\n",
             ),
         }
+    }
+}
+
+/// That all is well, unless there is a problem.
+fn unless(problem: Option<&str>) -> Vec<u8> {
+    match problem {
+        None => response("200 OK", TEXT, "ok\n"),
+        Some(problem) => response("503 Service Unavailable", TEXT, problem),
     }
 }
 

@@ -1,18 +1,15 @@
-//! What is shown: the text, by a strict reading of its format, and the server
-//! before clients of all kinds.
+//! What is shown: the text, by a strict reading of its format.
+
+mod serving;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::calls::RequestResult;
-use super::connection::answer;
-use super::pages::{Health, Pages};
-use super::server::MetricsServer;
+use super::jobs::{CANCELLED, OWN_CAUSES, Phase};
 use super::*;
+use crate::cluster::status::label::LABELS;
 use crate::job::Outcome;
-use crate::shutdown::{Shutdown, Trigger};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -203,18 +200,19 @@ fn calls_are_counted_by_success() {
         value(&metrics, "executor_last_heartbeat_timestamp_seconds"),
         0.0
     );
-    queue.called("heartbeat", SOON, false);
+    queue.called("heartbeat", SOON, Some(503));
+    queue.called("heartbeat", SOON, None);
     assert_eq!(
         value(&metrics, "executor_last_heartbeat_timestamp_seconds"),
         0.0
     );
-    queue.called("heartbeat", SOON, true);
+    queue.called("heartbeat", SOON, Some(200));
     let start = value(&metrics, "executor_start_time_seconds");
     let last = value(&metrics, "executor_last_heartbeat_timestamp_seconds");
     assert!(last >= start && start > 1.7e9, "{start} {last}");
     for (middle, number) in [
         ("total", 1.0),
-        ("errors_total", 1.0),
+        ("errors_total", 2.0),
         ("duration_seconds_sum", 10.0),
     ] {
         let series = format!("src_apiworker_apiclient_queue_{middle}{{op=\"Heartbeat\"}}");
@@ -233,7 +231,7 @@ fn requests_are_counted_by_their_end() {
     let metrics = Metrics::new(&["batches"]);
     metrics
         .cluster
-        .requested("create", "jobs", RequestResult::Refused);
+        .requested("create", "jobs", RequestResult::Refused(403));
     for (result, number) in [("done", 0.0), ("refused", 1.0), ("unreachable", 0.0)] {
         let labels = format!("resource=\"jobs\",result=\"{result}\",verb=\"create\"");
         let series = format!("executor_kubernetes_requests_total{{{labels}}}");
@@ -242,179 +240,83 @@ fn requests_are_counted_by_their_end() {
 }
 
 #[test]
+fn errors_are_counted_by_server_and_status() {
+    let metrics = Metrics::new(&["batches"]);
+    let series = |server: &str, code: &str| {
+        format!("executor_errors_total{{code=\"{code}\",server=\"{server}\"}}")
+    };
+    let before = parse(&metrics.text())["executor_errors_total"]
+        .samples
+        .len();
+    for status in [Some(401), Some(418), Some(507), Some(302), None, Some(204)] {
+        metrics.queue.called("dequeue", SOON, status);
+    }
+    let requests = [
+        RequestResult::Refused(429),
+        RequestResult::Unreachable,
+        RequestResult::Done,
+    ];
+    for result in requests {
+        metrics.cluster.requested("list", "pods", result);
+    }
+    for (server, codes) in [
+        (
+            "sourcegraph",
+            &["401", "4xx", "5xx", "other", "unreachable"][..],
+        ),
+        ("kubernetes", &["429", "unreachable"]),
+    ] {
+        for code in codes {
+            assert_eq!(value(&metrics, &series(server, code)), 1.0, "{code}");
+        }
+    }
+    let families = parse(&metrics.text());
+    let samples = &families["executor_errors_total"].samples;
+    assert_eq!(
+        samples.len(),
+        before,
+        "every series is there from the start"
+    );
+    assert_eq!(samples.values().sum::<f64>(), 7.0);
+}
+
+#[test]
+fn failures_are_counted_by_their_cause() {
+    let metrics = Metrics::new(&["batches", "codeintel"]);
+    metrics.jobs.failed("quota");
+    metrics.jobs.failed(CANCELLED);
+    for cause in ["quota", "cancelled"] {
+        let series = format!("executor_job_failures_total{{cause=\"{cause}\"}}");
+        assert_eq!(value(&metrics, &series), 1.0, "{series}");
+    }
+    let families = parse(&metrics.text());
+    let samples = families["executor_job_failures_total"].samples.len();
+    assert_eq!(samples, LABELS.len() + OWN_CAUSES.len());
+}
+
+#[test]
+fn phases_are_measured_apart() {
+    let metrics = Metrics::new(&["batches"]);
+    metrics.jobs.spent(Phase::Start, SOON);
+    metrics.jobs.spent(Phase::Steps, SOON);
+    metrics.jobs.spent(Phase::Steps, SOON);
+    for (phase, number) in [("create", 0.0), ("start", 1.0), ("steps", 2.0)] {
+        let series = format!("executor_job_phase_seconds_count{{phase=\"{phase}\"}}");
+        assert_eq!(value(&metrics, &series), number, "{series}");
+    }
+}
+
+/// The longest text there can be must fit into a heartbeat beside the jobs.
+#[test]
+fn all_metrics_fit_into_a_heartbeat() {
+    let length = Metrics::new(&["batches", "codeintel"]).text().len();
+    assert!(length < 28 * 1024, "{length} bytes, without large numbers");
+}
+
+#[test]
 fn a_text_that_is_too_long_is_left_out() {
     let metrics = Metrics::new(&["batches", "codeintel"]);
     let length = metrics.text().len();
     assert!(!metrics.text_within(length + 100).is_empty());
     assert_eq!(metrics.text_within(length / 2), "");
-}
-
-/// A server on a free port, for as long as the test runs.
-struct Served {
-    server: MetricsServer,
-    health: Health,
-    trigger: Trigger,
-}
-
-fn serve() -> Served {
-    let (shutdown, trigger) = Shutdown::new();
-    let health = Health::new(&shutdown);
-    let metrics = Metrics::new(&["batches"]);
-    let server = MetricsServer::start("127.0.0.1:0", metrics, health.clone()).unwrap();
-    Served {
-        server,
-        health,
-        trigger,
-    }
-}
-
-/// Opens a connection and sends something.
-fn send(address: SocketAddr, bytes: &[u8]) -> TcpStream {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(SOON)).unwrap();
-    stream.write_all(bytes).unwrap();
-    stream
-}
-
-/// The whole answer to what was sent.
-fn ask(address: SocketAddr, request: &str) -> String {
-    let mut answer = String::new();
-    let mut stream = send(address, request.as_bytes());
-    stream.read_to_string(&mut answer).expect(request);
-    answer
-}
-
-/// Whether the server closes the connection. That it had not read everything
-/// is told as a reset.
-fn is_closed(stream: &mut TcpStream) -> bool {
-    match stream.read_to_end(&mut Vec::new()) {
-        Ok(_) => true,
-        Err(error) => error.kind() == ErrorKind::ConnectionReset,
-    }
-}
-
-fn get(served: &Served, path: &str) -> String {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: executor\r\n\r\n");
-    ask(served.server.address(), &request)
-}
-
-#[test]
-fn pages_have_their_status_and_type() {
-    let served = serve();
-    let answer = get(&served, "/metrics?name=x");
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-    let wanted = "\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n";
-    assert!(head.contains(wanted), "{head}");
-    assert!(
-        head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())),
-        "{head}"
-    );
-    assert!(parse(body).contains_key("executor_build_info"));
-    assert!(get(&served, "/healthz").ends_with("\r\n\r\nok\n"));
-    for path in ["/", "/metrics/", "/debug/pprof/", "/../etc/passwd"] {
-        assert!(get(&served, path).starts_with("HTTP/1.1 404 "), "{path}");
-    }
-    for (request, status) in [
-        ("POST /metrics HTTP/1.1\r\n\r\n", "405"),
-        ("GET /metrics HTTP/1.0\r\n\r\n", "200"),
-        ("GET /metrics\r\n\r\n", "400"),
-        ("GET /a b HTTP/1.1\r\n\r\n", "400"),
-        ("\r\n\r\n", "400"),
-    ] {
-        let answer = ask(served.server.address(), request);
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status} ")),
-            "{request:?}: {answer}"
-        );
-    }
-}
-
-#[test]
-fn readiness_ends_with_the_first_signal() {
-    let mut served = serve();
-    assert!(
-        get(&served, "/readyz").starts_with("HTTP/1.1 503 "),
-        "not connected yet"
-    );
-    served.health.set_connected();
-    assert!(get(&served, "/readyz").starts_with("HTTP/1.1 200 "));
-    served.trigger.pull();
-    assert!(
-        get(&served, "/readyz").starts_with("HTTP/1.1 503 "),
-        "it drains"
-    );
-    assert!(get(&served, "/healthz").starts_with("HTTP/1.1 200 "));
-}
-
-#[test]
-fn a_head_may_come_in_pieces() {
-    let served = serve();
-    let mut stream = send(served.server.address(), b"GET /healthz HT");
-    // The first piece is read before others are answered.
-    assert!(get(&served, "/healthz").starts_with("HTTP/1.1 200 "));
-    stream.write_all(b"TP/1.1\r\nHost: x\r").unwrap();
-    assert!(get(&served, "/healthz").starts_with("HTTP/1.1 200 "));
-    stream.write_all(b"\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.ends_with("\r\n\r\nok\n"), "{answer}");
-}
-
-#[test]
-fn too_many_connections_push_out_the_oldest() {
-    let served = serve();
-    let address = served.server.address();
-    let mut idle: Vec<_> = (0..200).map(|_| send(address, b"GET /metr")).collect();
-    assert!(get(&served, "/metrics").starts_with("HTTP/1.1 200 "));
-    // The scrape came last, so what it needed has happened by now.
-    idle[0].set_nonblocking(true).unwrap();
-    assert!(is_closed(&mut idle[0]), "the oldest had to give way");
-    idle[199].write_all(b"ics HTTP/1.1\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    idle[199].read_to_string(&mut answer).unwrap();
-    assert!(
-        answer.starts_with("HTTP/1.1 200 "),
-        "the youngest is still served: {answer}"
-    );
-}
-
-#[test]
-fn an_endless_head_is_cut_off() {
-    let served = serve();
-    let pages = Pages {
-        metrics: Metrics::new(&[]),
-        health: served.health.clone(),
-    };
-    assert_eq!(answer(&[b'x'; 8 * 1024], &pages), None);
-    let refusal = answer(&[b'x'; 8 * 1024 + 1], &pages).unwrap_or_default();
-    assert!(refusal.starts_with(b"HTTP/1.1 431 "), "{refusal:?}");
-    let mut stream = send(served.server.address(), b"GET /metrics HTTP/1.1\r\nX: ");
-    let piece = [b'x'; 16 * 1024];
-    let is_cut_off = (0..64).any(|_| stream.write_all(&piece).is_err());
-    assert!(is_cut_off || is_closed(&mut stream), "it goes on");
-    assert!(get(&served, "/metrics").starts_with("HTTP/1.1 200 "));
-}
-
-#[test]
-fn the_end_of_the_server_frees_its_port() {
-    let served = serve();
-    let address = served.server.address();
-    let idle = send(address, b"");
-    drop(served);
-    assert!(
-        TcpStream::connect(address).is_err(),
-        "nobody listens any more"
-    );
-    drop(idle);
-}
-
-#[test]
-fn a_port_alone_means_all_addresses() {
-    let (shutdown, _trigger) = Shutdown::new();
-    let health = Health::new(&shutdown);
-    let server = MetricsServer::start(":0", Metrics::new(&[]), health).unwrap();
-    let address = SocketAddr::from(([127, 0, 0, 1], server.address().port()));
-    let answer = ask(address, "GET /healthz HTTP/1.1\r\n\r\n");
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }

@@ -19,6 +19,7 @@ use crate::http::{self, Timeouts};
 use crate::job::{JobKey, Outcome, Secret};
 use crate::logs::output::OutputReader;
 use crate::metrics::Metrics;
+use crate::queue::answer::Answer;
 use crate::queue::error::{QueueError, QueueErrorKind};
 use crate::queue::token::{Silence, TokenAnswer};
 use crate::queue::wire::heartbeat::{HeartbeatAnswer, HeartbeatJobs, HeartbeatRequest};
@@ -26,6 +27,7 @@ use crate::queue::wire::{
     API_VERSION, DequeueRequest, Dequeued, LogEntryHead, MarkRequest, Ticket, read_job,
 };
 
+const DEQUEUE: &str = "dequeue";
 const HEARTBEAT: &str = "heartbeat";
 /// A dequeue makes the server prepare a job, which takes it a moment.
 const DEQUEUE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,9 +49,10 @@ const TIMEOUTS: Timeouts = Timeouts {
 };
 /// No answer of the API but a job is larger than this.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// A job carries its files inline; cached diffs can be tens of MiB.
-const JOB_BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// Metrics in a heartbeat. They are a quarter of it; were they ever more, a
+/// A job carries its files inline; cached diffs can be tens of MiB. What is read
+/// is held in memory, so that this is also what a server that goes mad can cost.
+const JOB_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Metrics in a heartbeat. They are less than half of it; were they ever more, a
 /// heartbeat in time is worth more than they are.
 const METRICS_BYTES_MAX: usize = 64 * 1024;
 
@@ -120,7 +123,6 @@ impl QueueClient {
 
     /// Asks for a job; `None` when there is nothing to do.
     pub fn dequeue(&self) -> Result<Option<Taken>, QueueError> {
-        const CALL: &str = "dequeue";
         let body = json(&DequeueRequest {
             executor_name: &self.executor_name,
             version: API_VERSION,
@@ -132,7 +134,7 @@ impl QueueClient {
                 Queues::Several(names) => names,
             },
         });
-        let answer = self.send_as_executor(CALL, DEQUEUE_TIMEOUT, &body)?;
+        let answer = self.send_as_executor(DEQUEUE, DEQUEUE_TIMEOUT, &body)?;
         match answer.status {
             204 => Ok(None),
             200 => match self.read_job(&answer.body) {
@@ -140,9 +142,9 @@ impl QueueClient {
                     dequeued,
                     payload: answer.body,
                 })),
-                Err(problem) => Err(self.error(CALL, QueueErrorKind::Malformed(problem))),
+                Err(problem) => Err(self.error(DEQUEUE, QueueErrorKind::Malformed(problem))),
             },
-            _ => Err(self.refused(CALL, answer, None)),
+            _ => Err(self.refused(DEQUEUE, answer, None)),
         }
     }
 
@@ -252,7 +254,7 @@ impl QueueClient {
             .config()
             .timeout_global(Some(MARK_TIMEOUT))
             .build();
-        let answer = self.answer(call, || request.send(&body[..]), ANSWER_BYTES_MAX)?;
+        let answer = self.answer(call, || request.send(&body[..]))?;
         self.check_job_answer(call, job, answer).map(drop)
     }
 
@@ -284,9 +286,10 @@ impl QueueClient {
             .config()
             .timeout_per_write(Some(LOG_IDLE_TIMEOUT))
             .timeout_recv_response(Some(LOG_IDLE_TIMEOUT))
+            .timeout_recv_body(Some(LOG_IDLE_TIMEOUT))
             .build();
         let send = || request.send(SendBody::from_owned_reader(body));
-        let answer = self.answer(call, send, ANSWER_BYTES_MAX)?;
+        let answer = self.answer(call, send)?;
         self.metrics.queue.log_sent(length);
         self.check_job_answer(call, job, answer)
     }
@@ -310,7 +313,7 @@ impl QueueClient {
                 .config()
                 .timeout_global(Some(timeout))
                 .build();
-            let answer = self.answer(call, || request.send(body), JOB_BYTES_MAX)?;
+            let answer = self.answer(call, || request.send(body))?;
             // Servers that know no user names refuse them with 401: from then
             // on the password is used as the executor token.
             if answer.status == 401 && basic {
@@ -368,12 +371,11 @@ impl QueueClient {
         &self,
         call: &'static str,
         send: impl FnOnce() -> Result<ureq::http::Response<Body>, ureq::Error>,
-        bytes_max: u64,
     ) -> Result<Answer, QueueError> {
         let began = Instant::now();
-        let answer = self.read(call, send(), bytes_max);
-        let good = answer.as_ref().is_ok_and(Answer::is_good);
-        self.metrics.queue.called(call, began.elapsed(), good);
+        let answer = self.read(call, send());
+        let status = answer.as_ref().ok().map(|answer| answer.status);
+        self.metrics.queue.called(call, began.elapsed(), status);
         answer
     }
 
@@ -381,10 +383,15 @@ impl QueueClient {
         &self,
         call: &'static str,
         answer: Result<ureq::http::Response<Body>, ureq::Error>,
-        bytes_max: u64,
     ) -> Result<Answer, QueueError> {
-        let unreachable =
-            |error: ureq::Error| self.error(call, QueueErrorKind::Unreachable(error.to_string()));
+        let kind = |error: ureq::Error| QueueErrorKind::Unreachable(error.to_string());
+        let unreachable = |error| self.error(call, kind(error));
+        let is_job = call == DEQUEUE;
+        let bytes_max = if is_job {
+            JOB_BYTES_MAX
+        } else {
+            ANSWER_BYTES_MAX
+        };
         let mut answer = answer.map_err(unreachable)?;
         let status = answer.status().as_u16();
         let body = answer
@@ -432,37 +439,6 @@ impl QueueClient {
             url: self.settings.frontend_url.clone(),
             kind,
         }
-    }
-}
-
-struct Answer {
-    status: u16,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    /// Whether the server did what was asked.
-    fn is_good(&self) -> bool {
-        matches!(self.status, 200 | 204)
-    }
-
-    /// The beginning of the body, for messages.
-    fn text(&self) -> String {
-        self.text_without(&[])
-    }
-
-    /// The same without these words: some servers show the whole request in
-    /// their error pages.
-    fn text_without(&self, secrets: &[&str]) -> String {
-        let text = String::from_utf8_lossy(&self.body).into_owned();
-        let hide = |text: String, secret: &&str| text.replace(secret, "…");
-        secrets
-            .iter()
-            .fold(text, hide)
-            .trim()
-            .chars()
-            .take(300)
-            .collect()
     }
 }
 

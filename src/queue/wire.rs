@@ -207,7 +207,7 @@ where
 ///
 /// An error means that not even id and queue could be read: then nothing can
 /// be reported, and the server takes the job back by itself.
-pub(super) fn read_job(queues: &Queues, body: &[u8]) -> Result<Dequeued, String> {
+pub(crate) fn read_job(queues: &Queues, body: &[u8]) -> Result<Dequeued, String> {
     let value: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     let id = value
         .get("id")

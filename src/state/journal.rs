@@ -68,10 +68,12 @@ impl Journal {
             .open(&path)?;
         let bytes = fs::read(&path)?;
         let found = replay(read(&bytes));
+        // What broke off is written over.
+        let end = bytes.iter().rposition(|byte| *byte == b'\n');
         let mut journal = Journal {
             slot: slot.to_path_buf(),
             file,
-            end: bytes.len() as u64,
+            end: end.map_or(0, |newline| newline as u64 + 1),
         };
         if let Err(error) = journal.rewrite(&found) {
             // On a full disk the old one is as good, only longer.
@@ -212,6 +214,7 @@ fn records(found: &Found) -> Vec<Record> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::corpus;
 
     fn taken(run: &str) -> Record {
         Record::Taken {
@@ -300,5 +303,36 @@ mod tests {
         assert!(fs::metadata(&path).unwrap().len() > 50_000);
         assert!(runs(slot.path()).is_empty());
         assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn whatever_is_in_the_file_the_next_record_is_kept() {
+        corpus::feed("journal", |bytes| {
+            let slot = tempfile::tempdir().unwrap();
+            fs::write(slot.path().join(FILE), bytes).unwrap();
+            let (mut journal, found) = Journal::open(slot.path()).unwrap();
+            journal.append(&taken("the-next"), false).unwrap();
+            drop(journal);
+            let mut expected: Vec<String> = found.jobs.into_iter().map(|job| job.run).collect();
+            expected.push("the-next".to_string());
+            assert_eq!(runs(slot.path()), expected);
+        });
+    }
+
+    /// As when the disk is full, so that the file cannot be written anew.
+    #[test]
+    fn a_torn_record_does_not_spoil_the_next() {
+        let slot = tempfile::tempdir().unwrap();
+        let path = slot.path().join(FILE);
+        let (mut journal, _) = Journal::open(slot.path()).unwrap();
+        journal.append(&taken("a"), false).unwrap();
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, [&whole[..], b"0123abcd {\"tak"].concat()).unwrap();
+        fs::create_dir(slot.path().join("journal.next")).unwrap();
+        let (mut journal, found) = Journal::open(slot.path()).unwrap();
+        assert_eq!(found.jobs.len(), 1);
+        journal.append(&taken("b"), false).unwrap();
+        drop(journal);
+        assert_eq!(runs(slot.path()), ["a", "b"]);
     }
 }

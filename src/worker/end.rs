@@ -4,6 +4,7 @@ use crate::cluster::error::ClusterError;
 use crate::cluster::status::{Cause, Failure};
 use crate::heartbeat::Stop;
 use crate::job::Outcome;
+use crate::metrics::jobs;
 
 /// Why a job that began did not succeed.
 pub(super) enum End {
@@ -48,15 +49,15 @@ impl Rest {
 }
 
 impl End {
-    /// The word for its cause, if it is a failure of a Job that is there.
+    /// The word by which it is counted, if it is a failure.
     pub(super) fn cause(&self) -> Option<&'static str> {
         match self {
-            End::Stopped(Stop::Cancelled) => Some("cancelled"),
-            End::Stopped(Stop::DrainLimit) => Some("stopped"),
+            End::Stopped(Stop::Cancelled) => Some(jobs::CANCELLED),
+            End::Stopped(Stop::DrainLimit) => Some(jobs::STOPPED),
             End::Stopped(Stop::NotOurs | Stop::Handover) => None,
-            End::TimedOut => Some("timed_out"),
+            End::TimedOut => Some(jobs::TIMED_OUT),
             End::Failed(failure) => Some(failure.cause.label()),
-            End::NotCreated(_) => None,
+            End::NotCreated(_) => Some(jobs::NOT_CREATED),
         }
     }
 

@@ -16,6 +16,7 @@ use crate::heartbeat::Stop;
 use crate::logs::records::Records;
 use crate::logs::resume::Position;
 use crate::logs::upload::Begun;
+use crate::metrics::jobs::Phase;
 use crate::shutdown::or_never;
 use crate::worker::container_log::{Completeness, ContainerLog, note};
 use crate::worker::end::End;
@@ -167,6 +168,7 @@ impl<'a> Follow<'a> {
             let state = &container.state;
             if self.log.is_none() {
                 log::debug!("Container {name} has started.");
+                self.begin_phase();
                 self.open_log(state.started());
                 self.show(stage::running(&self.worker.plan.containers[self.current]));
             }
@@ -188,6 +190,16 @@ impl<'a> Follow<'a> {
             self.close_entry();
         }
         None
+    }
+
+    /// The first container that starts makes the workspace, all others are steps.
+    fn begin_phase(&self) {
+        let phases = &self.worker.phases;
+        match self.current {
+            0 => phases.begin(Phase::Setup),
+            1 => phases.begin(Phase::Steps),
+            _ => {}
+        }
     }
 
     /// Whether the container whose log is followed was seen to end.

@@ -10,6 +10,7 @@ mod create;
 mod end;
 mod follow;
 mod patience;
+mod phases;
 pub mod planner;
 mod questions;
 mod refusal;
@@ -40,12 +41,18 @@ use crate::logs::redact::Redactions;
 use crate::logs::terminal::Terminal;
 use crate::logs::upload::{JobLog, Sink};
 use crate::metrics::Metrics;
+use crate::metrics::jobs::{self, Phase};
 use crate::queue::client::QueueClient;
 use crate::queue::wire::{Dequeued, Malformed};
 use crate::state::{FoundJob, JobState};
 use crate::worker::end::{End, Rest};
+use crate::worker::phases::Phases;
 use crate::worker::planner::{Access, Planner};
 
+/// How long after the end of its time a job is at its end here: deleting its
+/// objects takes minutes at most, and its log and its mark may each wait an hour
+/// for a server that is away.
+const AFTER_ITS_TIME: Duration = Duration::from_secs(3 * 3600);
 /// What stands in the place of our own tokens in any output.
 const SECRET_REMOVED: &str = "SECRET_REMOVED";
 
@@ -102,11 +109,15 @@ pub struct Adopted {
 pub fn run(shared: &Arc<Shared>, assignment: Assignment) {
     let ticket = assignment.dequeued.ticket();
     let _about = logging::about(&ticket.key());
+    let bound = shared.workplace.planner.settings.max_runtime + AFTER_ITS_TIME;
+    let pulses = &shared.workplace.metrics.pulses;
+    let _pulse = pulses.of_job(format!("job {}", ticket.key()), bound);
     // Reports even if what follows panics: a job is never lost.
     let mut report = report::OnDrop::new(shared, &ticket, assignment.place);
     report.state = assignment.state.clone();
     report.outcome = match &assignment.dequeued {
         Dequeued::Malformed(Malformed { problem, .. }) => {
+            shared.workplace.metrics.jobs.failed(jobs::NOT_UNDERSTOOD);
             Outcome::Failed(format!("the job cannot be understood: {problem}"))
         }
         Dequeued::Job(job) => {
@@ -172,6 +183,7 @@ struct Attempt<'a> {
 fn run_job(workplace: &Workplace, mut attempt: Attempt<'_>) -> Outcome {
     let job = attempt.job;
     if let Some(problem) = refusal::refusal(job) {
+        workplace.metrics.jobs.failed(jobs::NOT_UNDERSTOOD);
         return Outcome::Failed(problem);
     }
     let taken = match &attempt.adopted {
@@ -232,6 +244,7 @@ struct Worker<'a> {
     log: JobLog,
     state: Option<JobState>,
     deadline: Instant,
+    phases: Phases,
 }
 
 impl<'a> Worker<'a> {
@@ -263,6 +276,7 @@ impl<'a> Worker<'a> {
             redactions,
             state: attempt.state,
             deadline: Instant::now() + left,
+            phases: Phases::new(&workplace.metrics.jobs),
         }
     }
 
@@ -288,8 +302,12 @@ impl<'a> Worker<'a> {
                 end => {
                     let rest = Rest::of(&end);
                     let cause = end.as_ref().err().and_then(End::cause);
+                    if let Some(cause) = cause {
+                        self.workplace.metrics.jobs.failed(cause);
+                    }
                     let outcome = self.outcome(end);
-                    self.leave_event(cause, &outcome);
+                    // An Event is about a Job that is there.
+                    self.leave_event(cause.filter(|it| *it != jobs::NOT_CREATED), &outcome);
                     (outcome, rest)
                 }
             },
@@ -297,7 +315,9 @@ impl<'a> Worker<'a> {
         if let Some(state) = &self.state {
             state.decided(&outcome);
         }
+        self.phases.begin(Phase::CleanUp);
         self.clean_up(&rest, &subscription);
+        self.phases.begin(Phase::Log);
         if outcome == Outcome::Lost {
             self.log.abandon();
             return outcome;
@@ -315,6 +335,7 @@ impl<'a> Worker<'a> {
     /// Creates the objects, unless a former process did, and follows the pod.
     fn follow_to_end(&mut self, is_created: bool, subscription: &Subscription) -> Result<(), End> {
         if !is_created {
+            self.phases.begin(Phase::Create);
             let created = match self.stops.try_recv() {
                 Ok(stop) => Err(End::Stopped(stop)),
                 Err(_) => self.create(),
@@ -330,6 +351,7 @@ impl<'a> Worker<'a> {
             if let Some(state) = &self.state {
                 state.created();
             }
+            self.phases.begin(Phase::Start);
         }
         follow::Follow::new(self, subscription).run()
     }

@@ -8,7 +8,7 @@ use crossbeam_channel::RecvTimeoutError;
 use crate::backoff::{self, Backoff};
 use crate::heartbeat::{Place, Stop};
 use crate::job::Outcome;
-use crate::metrics::jobs::RunningJob;
+use crate::metrics::jobs::{PANICKED, RunningJob};
 use crate::queue::wire::Ticket;
 use crate::state::JobState;
 use crate::worker::Shared;
@@ -108,6 +108,9 @@ impl Drop for OnDrop {
             Outcome::HandedOver => log::info!("It is left to the next process."),
         }
         self.counted.ended(&self.outcome);
+        if std::thread::panicking() {
+            self.shared.workplace.metrics.jobs.failed(PANICKED);
+        }
         // A job that is handed over stays in every heartbeat to the last one.
         let is_over = self.outcome != Outcome::HandedOver && self.mark();
         if is_over {

@@ -115,6 +115,7 @@ impl Exchange<'_> {
         match &trouble.action {
             Action::CutBefore => Ok(None),
             Action::Answer(response) => self.send(response, None).map(Some),
+            Action::Endless(pause) => self.send_endlessly(*pause).map(Some),
             action => match route {
                 Err(refusal) => self.send(&refusal, None).map(Some),
                 Ok(Route::Git { repository, rest }) => self.git(&repository, rest, action, body),
@@ -169,6 +170,18 @@ impl Exchange<'_> {
                 git::serve(&directory, rest, self.head, body, outlet).map(Some)
             }
         }
+    }
+
+    /// Sends until the client has had enough, or the frontend ends.
+    fn send_endlessly(&self, pause: Duration) -> io::Result<u16> {
+        let mut outlet = Outlet::new(self.stream, None);
+        let framing = ("Transfer-Encoding".to_owned(), "chunked".to_owned());
+        outlet.send_head(200, &[framing])?;
+        let piece = vec![b' '; if pause.is_zero() { 64 * 1024 } else { 1 }];
+        while pause.is_zero() || self.hub.pause(pause, self.epoch) {
+            outlet.send_chunk(&piece)?;
+        }
+        Ok(200)
     }
 
     fn send(&self, response: &Response, allowance: Option<u64>) -> io::Result<u16> {

@@ -46,6 +46,9 @@ pub(super) enum Action {
     /// The request has its effect, then the connection is dropped inside the
     /// answer's body.
     CutWithin(u64),
+    /// Status 200 is answered and then bytes without end, a piece in each of
+    /// these times. The request has no effect.
+    Endless(Duration),
 }
 
 impl Fault {
@@ -117,6 +120,12 @@ impl Fault {
     /// The connection is dropped after so many bytes of the answer's body.
     pub(crate) fn cut_within(self, bytes: u64) -> Fault {
         self.action(Action::CutWithin(bytes))
+    }
+
+    /// An answer begins that has no end: pieces of 64 KiB without a pause, or
+    /// single bytes with one.
+    pub(crate) fn endless(self, pause: Duration) -> Fault {
+        self.action(Action::Endless(pause))
     }
 
     fn answer(self, response: Response) -> Fault {

@@ -42,11 +42,16 @@ use crate::cluster::client::watch::PodWatch;
 use crate::cluster::error::{ClusterError, ClusterErrorKind};
 use crate::config::ClusterSettings;
 use crate::metrics::calls::{ClusterMetrics, RequestResult};
+use crate::metrics::pulse::Pulses;
 
 /// A call that is not answered by then has failed.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection that does not stand by then has failed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the runtime's thread shows that it turns, and when it is late. What
+/// runs on it takes milliseconds.
+const PULSE_INTERVAL: Duration = Duration::from_secs(10);
+const PULSE_LATE: Duration = Duration::from_secs(90);
 /// Secrets of one job that are created at the same time. Each may be 1 MiB.
 const SECRETS_AT_ONCE: usize = 4;
 
@@ -230,6 +235,17 @@ impl KubeCluster {
         self.delete::<core::Secret>("Secret", name)
     }
 
+    /// Says again and again that the runtime's thread turns, for as long as it
+    /// does.
+    pub fn show_pulse(&self, pulses: Pulses) {
+        self.runtime.spawn(async move {
+            loop {
+                let _pulse = pulses.of_thread("kube-io", PULSE_LATE);
+                tokio::time::sleep(PULSE_INTERVAL).await;
+            }
+        });
+    }
+
     /// Starts the one watch over all pods with this label value.
     pub fn start_watch(&self, watch: &mut PodWatch, instance: &str) {
         watch.start(
@@ -410,9 +426,12 @@ async fn load_config(settings: &ClusterSettings) -> Result<Config, String> {
 fn result_of<T>(answer: &Result<Result<T, kube_client::Error>, Elapsed>) -> RequestResult {
     match answer {
         Ok(Ok(_)) => RequestResult::Done,
-        Ok(Err(kube_client::Error::Api(_))) => RequestResult::Refused,
-        Ok(Err(error)) if busy::find(error).is_some() => RequestResult::Refused,
-        Ok(Err(_)) | Err(_) => RequestResult::Unreachable,
+        Ok(Err(kube_client::Error::Api(status))) => RequestResult::Refused(status.code),
+        Ok(Err(error)) => match busy::find(error) {
+            Some(busy) => RequestResult::Refused(busy.status),
+            None => RequestResult::Unreachable,
+        },
+        Err(_) => RequestResult::Unreachable,
     }
 }
 

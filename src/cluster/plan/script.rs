@@ -116,6 +116,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+    use crate::corpus;
 
     /// A workspace of ours, and a home beside it.
     struct Place {
@@ -310,5 +311,22 @@ mod tests {
         let result = place.run("/bin/sh", "apply-diff", &["umask"]);
         assert_eq!(result, (0, "0000\n".to_string()));
         assert_eq!(place.gitconfig(), None);
+    }
+
+    /// A file that steps can write as they like decides whether a step runs, and
+    /// nothing else: it is no program, and its end is one of two.
+    #[test]
+    fn whatever_skip_json_holds_is_never_run() {
+        corpus::feed("skip", |bytes| {
+            let place = Place::new();
+            std::fs::write(place.workspace().join("skip.json"), bytes).unwrap();
+            let (code, output) = place.run("/bin/sh", "step.2.pre", &["echo ran"]);
+            assert!(
+                code == 0 && ["", "ran\n"].contains(&&*output),
+                "{code} {output}"
+            );
+            let left = std::fs::read_dir(place.dir.path()).unwrap().count();
+            assert_eq!(left, 3, "workspace, home and script");
+        });
     }
 }

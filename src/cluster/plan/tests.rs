@@ -1,5 +1,7 @@
 //! Every field of every object of a plan.
 
+mod hostile;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! What each kind of value may look like.
 
 use super::*;
+use crate::corpus;
 
 #[test]
 fn durations_read_as_go_reads_them() {
@@ -190,4 +191,63 @@ fn lists_drop_empty_parts() {
     for text in ["A", "a b", "a..b", "-a", "a_b"] {
         assert!(names(text).is_err(), "{text}");
     }
+}
+
+#[test]
+fn whatever_is_set_as_duration_has_one_reading() {
+    corpus::feed("duration", |bytes| {
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            return;
+        };
+        if let Ok(time) = duration(text) {
+            assert_eq!(duration(&go_duration(time)), Ok(time), "{text:?}");
+            assert_eq!(
+                duration(&format!("+{text}")).is_ok(),
+                !text.starts_with('+')
+            );
+        }
+    });
+}
+
+#[test]
+fn whatever_is_set_as_quantity_has_one_reading() {
+    corpus::feed("quantity", |bytes| {
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            return;
+        };
+        if let Ok(billionths) = quantity(text) {
+            assert!(billionths <= QUANTITY_MAX, "{text:?}");
+            let (whole, rest) = (billionths / BILLION, billionths % BILLION);
+            let plain = format!("{whole}.{rest:09}");
+            assert_eq!(quantity(&plain), Ok(billionths), "{text:?} as {plain}");
+        }
+    });
+}
+
+#[test]
+fn whatever_is_set_is_taken_or_refused() {
+    corpus::feed("settings", |bytes| {
+        let text = &*String::from_utf8_lossy(bytes);
+        let _ = (
+            boolean(text),
+            integer(text),
+            base_url(text),
+            namespace(text),
+        );
+        let _ = (
+            name(text),
+            names(text),
+            pairs(text),
+            image(text),
+            address(text),
+        );
+        for problem in [
+            registries(text).err(),
+            super::text(text).err().map(str::to_owned),
+            secret(text).err().map(str::to_owned),
+        ] {
+            let problem = problem.unwrap_or_default();
+            assert!(!problem.contains("hunter2"), "{problem}");
+        }
+    });
 }

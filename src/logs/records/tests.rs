@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::corpus;
 
 fn read_all(records: &mut Records, stream: &[u8], chunk: usize) -> Vec<u8> {
     let mut content = Vec::new();
@@ -356,4 +357,24 @@ fn rotation_is_never_silent() {
         assert!(is_whole || is_told, "seed {seed}: loss without a word");
     }
     assert!((50..250).contains(&told), "{told} of 300 had a gap");
+}
+
+/// Chunks are an accident of the network, whatever is in them.
+#[test]
+fn whatever_a_log_holds_its_chunks_change_nothing() {
+    corpus::feed("log", |bytes| {
+        let mut whole = Records::default();
+        let content = read_all(&mut whole, bytes, usize::MAX);
+        assert!(content.len() <= bytes.len(), "more came out than went in");
+        for chunk in [1, 2, 7, 64] {
+            let mut records = Records::default();
+            assert_eq!(read_all(&mut records, bytes, chunk), content);
+            assert_eq!(records.position(), whole.position());
+            assert_eq!(records.remark(), whole.remark());
+        }
+        // The same again, as after a broken stream: nothing comes twice.
+        whole.reopen();
+        let again = read_all(&mut whole, bytes, 64);
+        assert!(content.ends_with(&again), "{}", text(&again));
+    });
 }

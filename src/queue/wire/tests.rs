@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::heartbeat::{HeartbeatAnswer, HeartbeatJobs};
 use super::*;
+use crate::corpus;
 use crate::job::JobKey;
 
 fn one() -> Queues {
@@ -248,4 +249,48 @@ fn empty_credentials_are_none() {
     let text = problem(json!({"id": 1, "dockerAuthConfig": {"auths": "walnut"}}));
     assert!(text.contains("`dockerAuthConfig.auths`"), "{text}");
     assert!(!text.contains("walnut"), "{text}");
+}
+
+/// A path that names something in the workspace, or the workspace itself.
+fn assert_stays_inside(path: &str) {
+    let leaves = path.starts_with('/') || path.split('/').any(|part| part == "..");
+    assert!(!leaves && !path.contains('\0'), "{path:?} was taken");
+}
+
+#[test]
+fn whatever_is_handed_out_is_read_or_refused() {
+    corpus::feed("payload", |bytes| {
+        for queues in [one(), several()] {
+            match read_job(&queues, bytes) {
+                Ok(Dequeued::Job(job)) => {
+                    for file in &job.files {
+                        assert_stays_inside(&file.path);
+                        assert!(!file.path.is_empty(), "a file without a name was taken");
+                    }
+                    for step in &job.steps {
+                        assert_stays_inside(&step.dir);
+                    }
+                    if let Some(repository) = &job.repository {
+                        assert_stays_inside(&repository.directory);
+                    }
+                }
+                Ok(Dequeued::Malformed(malformed)) => {
+                    assert!(!malformed.problem.contains("hunter2"), "{malformed:?}");
+                }
+                Err(problem) => assert!(!problem.contains("hunter2"), "{problem}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn whatever_a_heartbeat_brings_is_read_or_refused() {
+    corpus::feed("heartbeat", |bytes| {
+        let answer = HeartbeatAnswer::parse(&one(), bytes);
+        if let Ok(answer) = answer {
+            let is_ours = |key: &JobKey| key.queue == "batches";
+            assert!(answer.known.iter().all(is_ours) && answer.cancel.iter().all(is_ours));
+        }
+        let _ = HeartbeatAnswer::parse(&several(), bytes);
+    });
 }
