@@ -1,6 +1,8 @@
 //! What the executor tells of itself: metrics over HTTP and in heartbeats, and
 //! that nobody who asks for them can get in its way.
 
+mod queries;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
