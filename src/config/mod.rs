@@ -16,6 +16,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cluster::client::TOLD_ANYWAY;
 use crate::cluster::fragments::{self, annotations};
 use crate::job::{Registries, Secret};
 pub(crate) use parse::quantity;
@@ -29,8 +30,6 @@ pub use settings::{
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(1200);
 /// Shortest time between two looks for leftovers.
 const CLEANUP_INTERVAL_MIN: Duration = Duration::from_secs(1);
-/// Writes a line for each request that fails, without saying which. We say it.
-const TOLD_ANYWAY: &str = "kube_client::client::builder";
 /// User and group of jobs that may not run as root, where none is configured:
 /// images that bring no user of their own are made for root.
 const RESTRICTED_ID: i64 = 1000;

@@ -44,6 +44,9 @@ use crate::config::ClusterSettings;
 use crate::metrics::calls::{ClusterMetrics, RequestResult};
 use crate::metrics::pulse::Pulses;
 
+/// Part of the client that logs a line for each request that fails, without saying
+/// which. We say it.
+pub(crate) const TOLD_ANYWAY: &str = "kube_client::client::builder";
 /// A call that is not answered by then has failed.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection that does not stand by then has failed.
