@@ -21,6 +21,7 @@ use crate::dequeue::{self, Asking};
 use crate::exit::Exit;
 use crate::heartbeat::{Heartbeat, Registry, Stop};
 use crate::janitor::Janitor;
+use crate::logs::pace::Pace;
 use crate::metrics::Metrics;
 use crate::metrics::pages::Health;
 use crate::metrics::server::MetricsServer;
@@ -28,6 +29,7 @@ use crate::pool::Pool;
 use crate::queue::client::QueueClient;
 use crate::shutdown::Shutdown;
 use crate::state::StateDir;
+use crate::worker::crowd::Crowd;
 use crate::worker::{self, Shared};
 
 /// The image that makes workspaces where our own cannot be found out.
@@ -246,6 +248,8 @@ fn share(config: &Config, place: Place, parts: Parts, watch: PodWatch) -> Shared
         own_pod_is_beside: is_beside,
         keeps_state: parts.state.is_some(),
         registry: parts.registry,
+        crowd: Crowd::default(),
+        doubts: Pace::default(),
         metrics: parts.metrics,
         settings: config.job.clone(),
         password: config.queue.password.clone(),

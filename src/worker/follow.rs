@@ -59,7 +59,7 @@ impl<'a> Follow<'a> {
             log: None,
             settled,
             waiting: Waiting::new(
-                &worker.shared.cluster,
+                worker.shared,
                 &worker.plan.run,
                 worker.shared.settings.graces,
             ),
@@ -93,7 +93,7 @@ impl<'a> Follow<'a> {
                     log.read(event.ok(), &self.worker.log);
                 },
                 recv(probes) -> event => if let Some(log) = &mut self.log {
-                    log.read_probe(event.ok());
+                    log.read_probe(event.ok(), &self.worker.shared.doubts);
                 },
                 recv(answers) -> answer => self.waiting.take(answer.ok()),
                 recv(stops) -> stop => match stop.unwrap_or(Stop::NotOurs) {

@@ -7,6 +7,7 @@
 
 mod container_log;
 mod create;
+pub mod crowd;
 mod follow;
 mod patience;
 mod questions;
@@ -32,12 +33,14 @@ use crate::config::JobSettings;
 use crate::heartbeat::{Place, Registry, Stop};
 use crate::job::{Job, Outcome, Secret};
 use crate::logs::entry::Place as LogPlace;
+use crate::logs::pace::Pace;
 use crate::logs::redact::Redactions;
 use crate::logs::upload::JobLog;
 use crate::metrics::Metrics;
 use crate::queue::client::QueueClient;
 use crate::queue::wire::{Dequeued, Malformed, Ticket};
 use crate::state::{FoundJob, JobState};
+use crate::worker::crowd::Crowd;
 
 /// What stands in the place of our own tokens in any output.
 const SECRET_REMOVED: &str = "SECRET_REMOVED";
@@ -52,6 +55,10 @@ pub struct Shared {
     pub watch: PodWatch,
     /// Jobs that run here.
     pub registry: Registry,
+    /// The pods that are slow to start.
+    pub crowd: Crowd,
+    /// How often log streams that say nothing are doubted.
+    pub doubts: Pace,
     /// What is counted.
     pub metrics: Metrics,
     /// Limits, images and security of jobs.
@@ -166,7 +173,7 @@ pub fn run(shared: &Arc<Shared>, assignment: Assignment) {
     // Reports even if what follows panics: a job is never lost.
     let mut report = report::OnDrop::new(shared, &ticket, assignment.place);
     report.state = assignment.state.clone();
-    report.outcome = match &assignment.dequeued {
+    report.outcome = match assignment.dequeued {
         Dequeued::Malformed(Malformed { problem, .. }) => {
             Outcome::Failed(format!("the job cannot be understood: {problem}"))
         }
@@ -186,7 +193,8 @@ pub fn run(shared: &Arc<Shared>, assignment: Assignment) {
 
 /// One attempt at a job that can be understood.
 struct Attempt<'a> {
-    job: &'a Job,
+    /// Not kept longer than its plan needs it: it may carry large files.
+    job: Box<Job>,
     ticket: &'a Ticket,
     stops: &'a Receiver<Stop>,
     run: String,
@@ -195,7 +203,7 @@ struct Attempt<'a> {
 }
 
 fn run_job(shared: &Shared, mut attempt: Attempt<'_>) -> Outcome {
-    let job = attempt.job;
+    let job = &attempt.job;
     if let Some(problem) = refusal::refusal(job) {
         return Outcome::Failed(problem);
     }
@@ -290,12 +298,12 @@ struct Worker<'a> {
 impl<'a> Worker<'a> {
     fn new(shared: &'a Shared, attempt: Attempt<'a>, adopted: Option<&Adopted>) -> Worker<'a> {
         let (job, ticket) = (attempt.job, attempt.ticket);
-        let redactions = Arc::new(redactions(shared, job));
+        let redactions = Arc::new(redactions(shared, &job));
         let place = match &attempt.state {
             Some(state) => LogPlace::Lasting(state.entries()),
             None => LogPlace::Passing(shared.spool_dir.clone()),
         };
-        let plan = make_plan(shared, job, ticket, &redactions, attempt.run);
+        let plan = make_plan(shared, &job, ticket, &redactions, attempt.run);
         let passed = adopted.map_or(Duration::ZERO, |adopted| since(adopted.found.began));
         let left = shared.settings.max_runtime.saturating_sub(passed);
         Worker {
@@ -377,6 +385,7 @@ impl<'a> Worker<'a> {
                 state.created();
             }
         }
+        self.plan.forget_contents();
         follow::Follow::new(self, subscription).run()
     }
 

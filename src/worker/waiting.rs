@@ -10,6 +10,7 @@ use crate::cluster::client::inquiry::Question;
 use crate::cluster::status::evidence::{self, Evidence};
 use crate::cluster::status::{Cause, Failure, PodView, Verdict};
 use crate::config::Graces;
+use crate::worker::Shared;
 use crate::worker::patience::Patience;
 use crate::worker::questions::Questions;
 
@@ -32,11 +33,12 @@ pub(super) struct Judgement {
 }
 
 impl<'a> Waiting<'a> {
-    pub(super) fn new(cluster: &'a KubeCluster, run: &'a str, graces: Graces) -> Waiting<'a> {
+    pub(super) fn new(shared: &'a Shared, run: &'a str, graces: Graces) -> Waiting<'a> {
+        let cluster = &shared.cluster;
         Waiting {
             cluster,
             run,
-            questions: Questions::new(cluster),
+            questions: Questions::new(cluster, &shared.crowd),
             patience: Patience::new(graces),
         }
     }
@@ -118,7 +120,7 @@ impl<'a> Waiting<'a> {
                 }
             }
             verdict => {
-                self.questions.rest();
+                self.questions.rest(now);
                 (verdict, None)
             }
         }
