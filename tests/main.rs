@@ -30,6 +30,8 @@ mod cloning;
 mod codeintel;
 /// Every variable with bad values, and environments of the released executor.
 mod configuration;
+/// What jobs cost both servers, as far as it can be counted.
+mod economy;
 /// Every cause of a failure that a cluster can give.
 mod failures;
 /// What dead executors leave, and who removes it.
