@@ -11,7 +11,7 @@ use executor::config::Config;
 use executor::daemon::{self, Place};
 use executor::exit::Exit;
 use executor::shutdown::Shutdown;
-use executor::{logging, validate, workspace};
+use executor::{logging, pgrep, validate, workspace};
 
 const USAGE: &str = "\
 Runs Sourcegraph batch changes and code-intelligence jobs as Kubernetes Jobs.
@@ -40,6 +40,9 @@ const HEAP_SETTINGS: [(&str, &str); 2] = [
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if name() == "pgrep" {
+        return pgrep(&words).into();
+    }
     match words[..] {
         [] | ["run"] => run_with_one_heap(false).into(),
         ["run", "--verify"] => run_with_one_heap(true).into(),
@@ -156,6 +159,32 @@ fn setup_workspace() -> Exit {
     }
 }
 
+/// What probes call by another name of this program: `pgrep -f TEXT`.
+fn pgrep(words: &[&str]) -> Exit {
+    let ["-f", text] = words else {
+        complain("Only -f with one text is understood here.");
+        return Exit::Failed;
+    };
+    match pgrep::find(Path::new("/proc"), text, std::process::id()) {
+        Ok(found) if found.is_empty() => Exit::Failed,
+        Ok(found) => {
+            let lines: String = found.iter().map(|number| format!("{number}\n")).collect();
+            print(&lines)
+        }
+        Err(error) => {
+            complain(&format!("/proc cannot be read: {error}."));
+            Exit::Failed
+        }
+    }
+}
+
+/// The name by which this program was called.
+fn name() -> String {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let name = Path::new(&program).file_name().and_then(OsStr::to_str);
+    name.unwrap_or("executor").to_string()
+}
+
 /// Answers on standard output.
 fn print(text: &str) -> Exit {
     match std::io::stdout().write_all(text.as_bytes()) {
@@ -166,11 +195,7 @@ fn print(text: &str) -> Exit {
 
 /// Says on standard error what is wrong.
 fn complain(text: &str) {
-    let program = std::env::args_os().next().unwrap_or_default();
-    let name = Path::new(&program)
-        .file_name()
-        .and_then(OsStr::to_str)
-        .unwrap_or("executor");
+    let name = name();
     // If standard error is closed there is nobody to tell.
     let _ = writeln!(std::io::stderr(), "{name}: {text}");
 }

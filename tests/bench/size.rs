@@ -18,8 +18,6 @@ const GIT: [&str; 3] = [
     "/usr/lib/git-core/git-remote-http",
     "/usr/lib/git-core/git-remote-https",
 ];
-/// The other programs.
-const OTHERS: [&str; 2] = [EXECUTOR, "/usr/bin/pgrep"];
 
 /// Weighs the files of the image as they are unpacked.
 pub(crate) fn measure(table: &mut Table) {
@@ -38,15 +36,12 @@ pub(crate) fn measure(table: &mut Table) {
         "copy-programs",
         &[&[path("git").as_str()], &GIT[..]].concat(),
     );
-    script(
-        "copy-programs",
-        &[&[path("others").as_str()], &OTHERS[..]].concat(),
-    );
-    let others: BTreeSet<PathBuf> = files(&root("others")).map(|(path, _)| path).collect();
+    script("copy-programs", &[&path("executor"), EXECUTOR]);
+    let ours: BTreeSet<PathBuf> = files(&root("executor")).map(|(path, _)| path).collect();
     let whole: u64 = files(&root("image")).map(|(_, bytes)| bytes).sum();
-    // Libraries that other programs load too are not git's.
+    // Libraries that the executor loads too are not git's.
     let git: u64 = files(&root("git"))
-        .filter(|(path, _)| !others.contains(path))
+        .filter(|(path, _)| !ours.contains(path))
         .map(|(_, bytes)| bytes)
         .sum();
     let rest = mib(whole - git);
