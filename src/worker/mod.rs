@@ -16,6 +16,7 @@ mod report;
 mod unwinding;
 mod waiting;
 
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -256,7 +257,7 @@ fn make_plan(
     job: &Job,
     ticket: &Ticket,
     redactions: &Redactions,
-    run: String,
+    run: &str,
 ) -> Plan {
     let token = ticket.token.as_ref().map(|token| token.reveal());
     let own_pod = shared.own_pod.as_ref();
@@ -274,9 +275,23 @@ fn make_plan(
         owner: executor_pod.filter(|_| !shared.keeps_state),
         is_adoptable: shared.keeps_state,
         redactions,
-        run,
+        run: run.to_string(),
     };
     plan::plan(job, &setting)
+}
+
+/// Does something deep on a thread of its own. What the stack of a thread has
+/// once held stays in memory, and there are a hundred workers, but hardly ever
+/// two that plan at the same moment.
+fn aside<T: Send>(work: &(impl Fn() -> T + Sync)) -> T {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("plan".to_string());
+        match thread.spawn_scoped(scope, work) {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            // Then it costs the memory.
+            Err(_) => work(),
+        }
+    })
 }
 
 /// How long ago a time was; none if the clock was set back.
@@ -303,7 +318,7 @@ impl<'a> Worker<'a> {
             Some(state) => LogPlace::Lasting(state.entries()),
             None => LogPlace::Passing(shared.spool_dir.clone()),
         };
-        let plan = make_plan(shared, &job, ticket, &redactions, attempt.run);
+        let plan = aside(&|| make_plan(shared, &job, ticket, &redactions, &attempt.run));
         let passed = adopted.map_or(Duration::ZERO, |adopted| since(adopted.found.began));
         let left = shared.settings.max_runtime.saturating_sub(passed);
         Worker {
