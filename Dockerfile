@@ -12,7 +12,7 @@ RUN cargo build --release --locked
 FROM debian:bookworm-slim AS root
 # In a layer of its own, which a new program leaves as it is.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates git procps \
+    && apt-get install --yes --no-install-recommends ca-certificates git \
     && rm -rf /var/lib/apt/lists/*
 COPY scripts/rootfs scripts/copy-programs /scripts/
 COPY --from=build /src/target/release/executor /executor

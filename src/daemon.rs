@@ -21,6 +21,7 @@ use crate::dequeue::{self, Asking};
 use crate::exit::Exit;
 use crate::heartbeat::{Heartbeat, Registry, Stop};
 use crate::janitor::Janitor;
+use crate::logs::pace::Pace;
 use crate::metrics::Metrics;
 use crate::metrics::pages::Health;
 use crate::metrics::server::MetricsServer;
@@ -29,6 +30,7 @@ use crate::queue::client::QueueClient;
 use crate::shutdown::Shutdown;
 use crate::state::StateDir;
 use crate::supervisor::Supervisor;
+use crate::worker::crowd::Crowd;
 use crate::worker::planner::{Planner, Tie};
 use crate::worker::{self, Shared, Workplace, go_duration};
 
@@ -269,6 +271,8 @@ fn share(config: &Config, place: Place, parts: Parts, watch: PodWatch) -> Shared
         workplace: Workplace {
             cluster: parts.cluster,
             watch,
+            crowd: Crowd::default(),
+            doubts: Pace::default(),
             metrics: parts.metrics,
             planner,
             spool_dir: place.spool_dir,

@@ -23,6 +23,7 @@ pub mod job;
 pub mod logging;
 pub mod logs;
 pub mod metrics;
+pub mod pgrep;
 pub mod pool;
 pub mod queue;
 pub mod shutdown;

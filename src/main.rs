@@ -2,8 +2,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use executor::cluster::names::WORKSPACE;
 use executor::config::{Config, ConfigErrors, ExecConfig, LogFormat};
@@ -13,7 +14,7 @@ use executor::exit::Exit;
 use executor::logs::terminal::Terminal;
 use executor::shutdown::Shutdown;
 use executor::supervisor::Supervisor;
-use executor::{exec, logging, validate, workspace};
+use executor::{exec, logging, pgrep, validate, workspace};
 
 const USAGE: &str = "\
 Runs Sourcegraph batch changes and code-intelligence jobs as Kubernetes Jobs.
@@ -38,6 +39,12 @@ validate ends with 0 only if jobs can run; exec ends as its command does, with
 125 if that did not run or its end was not seen, and 130 after a signal.
 ";
 
+/// One heap for all threads; what is large goes back as soon as it is freed.
+const HEAP_SETTINGS: [(&str, &str); 2] = [
+    ("MALLOC_ARENA_MAX", "1"),
+    ("MALLOC_MMAP_THRESHOLD_", "65536"),
+];
+
 fn main() -> ExitCode {
     let arguments = std::env::args_os().skip(1).map(OsString::into_string);
     let arguments: Vec<String> = match arguments.collect() {
@@ -48,9 +55,12 @@ fn main() -> ExitCode {
         }
     };
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if name() == "pgrep" {
+        return pgrep(&words).into();
+    }
     match words[..] {
-        [] | ["run"] => run(false).into(),
-        ["run", "--verify"] => run(true).into(),
+        [] | ["run"] => run_with_one_heap(false).into(),
+        ["run", "--verify"] => run_with_one_heap(true).into(),
         ["validate"] => validate().into(),
         ["exec", "--help" | "-h"] => print(USAGE).into(),
         ["exec", ref rest @ ..] => exec(rest).into(),
@@ -66,6 +76,27 @@ fn main() -> ExitCode {
             Exit::Failed.into()
         }
     }
+}
+
+/// The C library reads its settings at the start of a process. Left to itself
+/// it makes many heaps for threads, each of which keeps what was freed in it;
+/// with two hundred threads that is a third of our memory, and no thread of ours
+/// allocates so much that one heap would make it wait. So the program starts once
+/// more in its own place, unless somebody has chosen for it.
+fn run_with_one_heap(verify: bool) -> Exit {
+    let is_chosen = HEAP_SETTINGS
+        .iter()
+        .any(|(name, _)| std::env::var_os(name).is_some());
+    let mut words = std::env::args_os();
+    if let (false, Some(name), Ok(program)) = (is_chosen, words.next(), std::env::current_exe()) {
+        // It returns only if it did not work; then more memory is what it costs.
+        let _ = Command::new(program)
+            .arg0(name)
+            .args(words)
+            .envs(HEAP_SETTINGS)
+            .exec();
+    }
+    run(verify)
 }
 
 /// Runs the daemon, after the checks of `validate` if they are asked for.
@@ -196,6 +227,32 @@ fn setup_workspace() -> Exit {
     }
 }
 
+/// What probes call by another name of this program: `pgrep -f TEXT`.
+fn pgrep(words: &[&str]) -> Exit {
+    let ["-f", text] = words else {
+        complain("Only -f with one text is understood here.");
+        return Exit::Failed;
+    };
+    match pgrep::find(Path::new("/proc"), text, std::process::id()) {
+        Ok(found) if found.is_empty() => Exit::Failed,
+        Ok(found) => {
+            let lines: String = found.iter().map(|number| format!("{number}\n")).collect();
+            print(&lines)
+        }
+        Err(error) => {
+            complain(&format!("/proc cannot be read: {error}."));
+            Exit::Failed
+        }
+    }
+}
+
+/// The name by which this program was called.
+fn name() -> String {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let name = Path::new(&program).file_name().and_then(OsStr::to_str);
+    name.unwrap_or("executor").to_string()
+}
+
 /// Answers on standard output.
 fn print(text: &str) -> Exit {
     match std::io::stdout().write_all(text.as_bytes()) {
@@ -219,11 +276,7 @@ fn tell_faults(errors: &ConfigErrors) {
 
 /// Says on standard error what is wrong.
 fn complain(text: &str) {
-    let program = std::env::args_os().next().unwrap_or_default();
-    let name = Path::new(&program)
-        .file_name()
-        .and_then(OsStr::to_str)
-        .unwrap_or("executor");
+    let name = name();
     // If standard error is closed there is nobody to tell.
     let _ = writeln!(std::io::stderr(), "{name}: {text}");
 }

@@ -161,7 +161,7 @@ fn leave(stage: &Stage, id: u32, suspend: bool, marks: &[(&str, &str)]) -> Strin
         &json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata,
             "spec": {"suspend": suspend, "backoffLimit": 0, "template": template}}),
     );
-    metadata["name"] = json!(format!("{run}-workspace-0"));
+    metadata["name"] = json!(format!("{run}-secrets-0"));
     metadata["ownerReferences"] = json!([{"apiVersion": "batch/v1", "kind": "Job",
         "name": run, "uid": job["metadata"]["uid"]}]);
     apply(
@@ -221,10 +221,7 @@ fn only_what_is_surely_left_over_goes() {
     wait_until_removed(&janitor, &left.each_ref());
     let expected: BTreeSet<String> = kept.iter().cloned().collect();
     assert_eq!(names(&stage, "jobs"), expected, "{}", janitor.log());
-    let secrets = kept
-        .iter()
-        .map(|run| format!("{run}-workspace-0"))
-        .collect();
+    let secrets = kept.iter().map(|run| format!("{run}-secrets-0")).collect();
     eventually(
         "Secrets go with their Job, and no others",
         SOON,

@@ -30,6 +30,8 @@ mod cloning;
 mod codeintel;
 /// Every variable with bad values, and environments of the released executor.
 mod configuration;
+/// What jobs cost both servers, as far as it can be counted.
+mod economy;
 /// What kubectl shows of jobs, and Events of those that failed.
 mod events;
 /// One job from the command line.

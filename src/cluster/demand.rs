@@ -148,7 +148,6 @@ mod tests {
         Plan {
             run: "run".to_string(),
             secrets: vec![core::Secret::default()],
-            workspace_parts: 1,
             job,
             containers: Vec::new(),
         }

@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn only_secrets_without_owner_are_found() {
-        let ours = with(&["name"], json!(format!("{RUN}-env")));
+        let ours = with(&["name"], json!(format!("{RUN}-secrets-0")));
         assert_eq!(FoundSecret::new(&ours).unwrap().job, RUN);
         let owner = json!([{"apiVersion": "batch/v1", "kind": "Job", "name": RUN, "uid": "u-1"}]);
         assert_eq!(FoundSecret::new(&with(&["ownerReferences"], owner)), None);

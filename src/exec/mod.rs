@@ -20,12 +20,14 @@ use crate::exec::arguments::Arguments;
 use crate::exit::Exit;
 use crate::heartbeat::Stop;
 use crate::job::{Outcome, Secret};
+use crate::logs::pace::Pace;
 use crate::logs::redact::Redactions;
 use crate::logs::terminal::Terminal;
 use crate::metrics::Metrics;
 use crate::queue::client::QueueClient;
 use crate::shutdown::Shutdown;
 use crate::validate;
+use crate::worker::crowd::Crowd;
 use crate::worker::planner::{Access, Tie};
 use crate::worker::{self, Workplace};
 
@@ -109,17 +111,19 @@ fn start(
         planner: planner(config.job, &place, &namespace, own_pod, (name, Tie::Pod)),
         cluster,
         watch,
+        crowd: Crowd::default(),
+        doubts: Pace::default(),
         metrics,
         spool_dir: place.spool_dir,
     };
-    let (job, terminal) = (arguments.job(), terminal.clone());
+    let (job, terminal) = (Box::new(arguments.job()), terminal.clone());
     let (stop, stops) = bounded(1);
     let (sender, outcome) = bounded(1);
     std::thread::Builder::new()
         .name(arguments::QUEUE.to_string())
         .spawn(move || {
             let access = (access, password.as_ref());
-            let outcome = worker::run_for_a_person(&workplace, &job, access, terminal, &stops);
+            let outcome = worker::run_for_a_person(&workplace, job, access, terminal, &stops);
             // Nobody waits for it after a second signal.
             let _ = sender.try_send(outcome);
         })
@@ -175,7 +179,7 @@ pub fn show(
     let job = arguments.job();
     let run = run_name(&job.queue, job.id, &random_suffix());
     let redactions = Redactions::new(&job.redacted_values);
-    let plan = planner.plan(&job, &access, &redactions, run);
+    let plan = planner.plan(&job, &access, &redactions, &run);
     let text = show::yaml(&plan).map_err(|error| error.to_string())?;
     out.write_all(text.as_bytes())
         .map_err(|error| format!("cannot write the objects: {error}"))

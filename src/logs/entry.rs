@@ -15,10 +15,10 @@ use crate::state::entries::{EntryFiles, OnServer, SavedEntry};
 
 /// Between two updates of an entry that grows.
 const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
-/// An entry that grows too slowly to earn an update gets one all the same.
-pub(super) const UPDATE_INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// Small logs are sent every second whatever it costs.
-const SENT_BYTES_FREE: u64 = 64 * 1024;
+const SENT_BYTES_FREE: u64 = 60 * 1024;
+/// What a call has beside the output, as a rule at most.
+const CALL_BYTES: u64 = 384;
 
 /// Where entries are kept while they grow.
 #[derive(Clone)]
@@ -102,6 +102,22 @@ impl Upload {
             last: Instant::now(),
         }
     }
+
+    /// Whether an output of so many bytes may be sent as it is now. Each call
+    /// carries all of it; so that all calls, the last one included, stay below
+    /// three times what the container wrote and the free bytes, some must have
+    /// come since the last one. (Marks and escapes make the output longer than
+    /// what was written, which is why it is less than one and three.)
+    fn has_earned(&self, bytes: u64) -> bool {
+        self.sent_in_all <= bytes / 4 * 3 + SENT_BYTES_FREE
+    }
+
+    /// An output of so many bytes was sent.
+    pub(super) fn sent(&mut self, bytes: u64) {
+        self.sent = bytes;
+        self.sent_in_all += bytes + CALL_BYTES;
+        self.last = Instant::now();
+    }
 }
 
 impl Entry {
@@ -116,15 +132,8 @@ impl Entry {
                 Some(UPDATE_INTERVAL.saturating_sub(self.opened.elapsed()))
             }
             OnServer::Known(_) if self.output.bytes() == self.upload.sent => None,
-            OnServer::Known(_) => {
-                let earned = self.upload.sent_in_all <= self.output.bytes() + SENT_BYTES_FREE;
-                let interval = if earned {
-                    UPDATE_INTERVAL
-                } else {
-                    UPDATE_INTERVAL_MAX
-                };
-                Some(interval.saturating_sub(self.upload.last.elapsed()))
-            }
+            OnServer::Known(_) if !self.upload.has_earned(self.output.bytes()) => None,
+            OnServer::Known(_) => Some(UPDATE_INTERVAL.saturating_sub(self.upload.last.elapsed())),
         }
     }
 
@@ -175,4 +184,53 @@ impl Entry {
 
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All that is sent of a log that grows like this, if every update is sent
+    /// that may be, and then the last one.
+    fn sent_of(growth: impl Iterator<Item = u64>, most: u64) -> (u64, u64) {
+        let (mut upload, mut bytes) = (Upload::new(OnServer::Known(1)), 0);
+        for more in growth {
+            bytes += more;
+            if upload.has_earned(bytes) {
+                upload.sent(bytes);
+            }
+            if bytes >= most {
+                break;
+            }
+        }
+        upload.sent(bytes);
+        (bytes, upload.sent_in_all)
+    }
+
+    #[test]
+    fn all_updates_stay_below_three_times_the_log() {
+        for most in [1 << 10, 64 << 10, 1 << 20, 16 << 20, 256 << 20] {
+            for step in [1, 100, 16 * 1024, 1 << 20, 100 << 20] {
+                if most / step > 1 << 22 {
+                    continue;
+                }
+                let (bytes, sent) = sent_of(std::iter::repeat(step), most);
+                assert!(sent <= 3 * bytes + 64 * 1024, "{bytes} by {step}: {sent}");
+                let (bytes, sent) = sent_of((1..).map(|round| round * step), most);
+                assert!(
+                    sent <= 3 * bytes + 64 * 1024,
+                    "{bytes} by more than {step}: {sent}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_small_log_is_sent_whenever_it_grows() {
+        let mut upload = Upload::new(OnServer::Known(1));
+        for line in 1..=40 {
+            assert!(upload.has_earned(line * 40), "line {line}");
+            upload.sent(line * 40);
+        }
+    }
 }

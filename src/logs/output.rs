@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::logs::redact::{Redactions, Redactor};
 
-/// Output up to this size stays in memory; what is larger moves to a file.
-const MEMORY_BYTES_MAX: usize = 64 * 1024;
+/// Output up to this size stays in memory; what is larger moves to a file. A
+/// hundred jobs must be cheap, and most output is less or far more.
+const MEMORY_BYTES_MAX: usize = 16 * 1024;
 
 /// Collects the output of one container.
 pub struct Output {
@@ -264,10 +265,25 @@ impl Spool {
 
     fn append(&mut self, bytes: &[u8]) {
         self.len += bytes.len() as u64;
+        if self.write_through(bytes) {
+            return;
+        }
         self.memory.extend_from_slice(bytes);
         if self.file.is_some() || self.memory.len() > MEMORY_BYTES_MAX {
             self.move_to_file();
         }
+    }
+
+    /// Writes behind what is in the file already, if nothing else waits for that.
+    /// What fails goes the long way, which tells of it.
+    fn write_through(&mut self, bytes: &[u8]) -> bool {
+        let is_next = self.memory.is_empty() && !matches!(self.place, Place::Memory);
+        let file = self.file.as_ref().filter(|_| is_next);
+        let is_written = file.is_some_and(|file| file.write_all_at(bytes, self.in_file).is_ok());
+        if is_written {
+            self.in_file = self.len;
+        }
+        is_written
     }
 
     /// Moves what is in memory to the file, and makes that if there is none. If
@@ -299,7 +315,7 @@ impl Spool {
         // written again.
         file.write_all_at(&self.memory, self.in_file)?;
         self.in_file = self.len;
-        self.memory.clear();
+        self.memory = Vec::new();
         Ok(())
     }
 

@@ -161,6 +161,17 @@ impl Progress {
         self.next_probe = now + self.silence;
     }
 
+    /// It is doubted now; the next time after twice as long a silence.
+    pub fn probed(&mut self, now: Instant) {
+        self.silence = (2 * self.silence).min(SILENCE_MAX);
+        self.next_probe = now + self.silence;
+    }
+
+    /// It may not be doubted before that time.
+    pub fn put_off_probe(&mut self, until: Instant) {
+        self.next_probe = until;
+    }
+
     /// A record with this time of the node came at this time of ours.
     pub fn compare_clocks(&mut self, node: Timestamp, ours: Timestamp) {
         self.lead = self.lead.max(Some(node.duration_since(ours)));
@@ -248,12 +259,10 @@ impl Progress {
                 false => self.open_again(now),
             };
         }
-        if now < self.next_probe {
-            return Next::Wait(Some(self.next_probe));
+        match now < self.next_probe {
+            true => Next::Wait(Some(self.next_probe)),
+            false => Next::Probe,
         }
-        self.silence = (2 * self.silence).min(SILENCE_MAX);
-        self.next_probe = now + self.silence;
-        Next::Probe
     }
 
     fn next_of_ended(&mut self, now: Instant, end: End, known: &Known) -> Next {

@@ -4,6 +4,7 @@
 //! result never depends on the order of a map. Bytes are held back only while
 //! they may be the beginning of a secret.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
@@ -123,36 +124,47 @@ impl Redactor {
             out.extend_from_slice(chunk);
             return;
         }
-        self.held.extend_from_slice(chunk);
+        // As a rule nothing is held, and the chunk need not be copied.
+        let bytes = match self.held.is_empty() {
+            true => Cow::Borrowed(chunk),
+            false => {
+                self.held.extend_from_slice(chunk);
+                Cow::Owned(std::mem::take(&mut self.held))
+            }
+        };
         // From here on a secret could be longer than what was read. Whatever
         // begins before is decided: it cannot be the beginning of a longer one.
-        let certain = self.held.len() - redactions.held_back(&self.held);
-        self.replace(redactions, certain, out);
+        let certain = bytes.len() - redactions.held_back(&bytes);
+        let done = replace(redactions, &bytes, certain, out);
+        // In memory of its own size: there is one for each job that runs.
+        self.held = bytes[done..].to_vec();
     }
 
     /// Ends the stream. What was held back is no long secret, but a shorter
     /// one may be inside.
     pub fn finish(&mut self, redactions: &Redactions, out: &mut Vec<u8>) {
-        self.replace(redactions, self.held.len(), out);
+        let held = std::mem::take(&mut self.held);
+        replace(redactions, &held, held.len(), out);
     }
+}
 
-    /// Passes on what begins before `certain`, secrets replaced.
-    fn replace(&mut self, redactions: &Redactions, certain: usize, out: &mut Vec<u8>) {
-        let mut done = 0;
-        let found = redactions
-            .searcher
-            .iter()
-            .flat_map(|searcher| searcher.find_iter(&self.held));
-        for found in found.take_while(|found| found.start() < certain) {
-            out.extend_from_slice(&self.held[done..found.start()]);
-            out.extend_from_slice(&redactions.replacements[found.pattern().as_usize()]);
-            done = found.end();
-        }
-        // A match can reach over the border; what it took is not searched again.
-        let end = certain.max(done);
-        out.extend_from_slice(&self.held[done..end]);
-        self.held.drain(..end);
+/// Passes on what begins before `certain`, secrets replaced; tells how much that
+/// is.
+fn replace(redactions: &Redactions, bytes: &[u8], certain: usize, out: &mut Vec<u8>) -> usize {
+    let mut done = 0;
+    let found = redactions
+        .searcher
+        .iter()
+        .flat_map(|searcher| searcher.find_iter(bytes));
+    for found in found.take_while(|found| found.start() < certain) {
+        out.extend_from_slice(&bytes[done..found.start()]);
+        out.extend_from_slice(&redactions.replacements[found.pattern().as_usize()]);
+        done = found.end();
     }
+    // A match can reach over the border; what it took is not searched again.
+    let end = certain.max(done);
+    out.extend_from_slice(&bytes[done..end]);
+    end
 }
 
 #[cfg(test)]

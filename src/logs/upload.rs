@@ -3,9 +3,8 @@
 //!
 //! The worker writes into entries; a thread of its own sends them, so that a
 //! slow server never keeps the worker from a pod's end or a cancellation.
-//! An update carries the whole output, so updates are spaced by growth: what
-//! was sent before the last update stays below twice the output plus a
-//! constant, and the whole below three times.
+//! An update carries the whole output, so updates are spaced by growth: all
+//! together stay below three times the output and a constant (`entry.rs`).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,7 +16,7 @@ use jiff::Timestamp;
 
 use crate::backoff::{self, Backoff};
 use crate::logging;
-use crate::logs::entry::{Entry, Place, UPDATE_INTERVAL_MAX, Upload};
+use crate::logs::entry::{Entry, Place, Upload};
 use crate::logs::redact::Redactions;
 use crate::logs::resume::Position;
 use crate::logs::terminal::{Printer, Terminal};
@@ -32,6 +31,9 @@ const OUTAGE_MAX: Duration = Duration::from_secs(3600);
 /// How often an entry that grows is kept for the next process: what came later
 /// must still be in the cluster's log, which loses its beginning in bursts.
 const SAVE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How often it is looked for entries that are due, if nothing changes.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long a worker that panics waits for its log.
 const PANIC_PATIENCE: Duration = Duration::from_secs(10);
@@ -322,7 +324,7 @@ impl Uploader {
     fn run(mut self, wake: &Receiver<()>) -> Result<(), QueueError> {
         let _about = logging::about(&self.ticket.key());
         loop {
-            let wait = self.send_patiently(wake)?.unwrap_or(UPDATE_INTERVAL_MAX);
+            let wait = self.send_patiently(wake)?.unwrap_or(LOOK_INTERVAL);
             if wake.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected) {
                 if self.is_left.load(Ordering::Relaxed) {
                     return Ok(());
@@ -400,9 +402,7 @@ impl Uploader {
         let mut entries = lock(&self.entries);
         let entry = &mut entries[index];
         let upload = &mut entry.upload;
-        upload.sent = sent;
-        upload.sent_in_all += sent;
-        upload.last = Instant::now();
+        upload.sent(sent);
         let was_known = matches!(upload.state, OnServer::Known(_));
         upload.state = if closed { OnServer::All } else { state };
         if !was_known || closed {

@@ -31,7 +31,7 @@ pub(super) fn sample(config: &Config, place: &Place, own_pod: Option<&OwnPod>) -
         &job(queue, &planner.workspace_image),
         &access,
         &redactions,
-        run,
+        &run,
     )
 }
 

@@ -10,6 +10,7 @@ use crate::cluster::client::log_stream::{LogEvent, LogStream};
 use crate::cluster::client::watch::Subscription;
 use crate::cluster::error::ClusterError;
 use crate::cluster::status::{ContainerState, Phase, PodView};
+use crate::logs::pace::Pace;
 use crate::logs::progress::{Known, Next, Progress};
 use crate::logs::records::Records;
 use crate::logs::resume::Position;
@@ -19,7 +20,7 @@ use crate::worker::Worker;
 /// After a stop, what the container wrote before it has this long to arrive.
 const LAST_BYTES_PATIENCE: Duration = Duration::from_millis(300);
 /// A stream that is silent for so long then has brought it.
-const LAST_BYTES_SILENCE: Duration = Duration::from_millis(60);
+const LAST_BYTES_SILENCE: Duration = Duration::from_millis(30);
 
 /// The log of the container that is followed.
 pub(super) struct ContainerLog {
@@ -92,7 +93,10 @@ impl ContainerLog {
                     }
                     self.open(worker, view, name);
                 }
-                Next::Probe => self.start_probe(worker, view, name),
+                Next::Probe => match worker.workplace.doubts.take(now) {
+                    Ok(()) => self.start_probe(worker, view, name),
+                    Err(until) => self.progress.put_off_probe(until),
+                },
                 Next::Complete => {
                     self.note_open_gap(&worker.log);
                     return Completeness::Complete;
@@ -151,7 +155,7 @@ impl ContainerLog {
 
     /// Takes what the second look brought. If that is more than the stream did,
     /// the stream is dead though nobody said so.
-    pub(super) fn read_probe(&mut self, event: Option<LogEvent>) {
+    pub(super) fn read_probe(&mut self, event: Option<LogEvent>, doubts: &Pace) {
         let Some(probe) = &mut self.probe else { return };
         let Some(LogEvent::Chunk(chunk)) = event else {
             self.probe = None;
@@ -166,6 +170,7 @@ impl ContainerLog {
         self.probe = None;
         if self.progress.is_silent_since(began) {
             log::info!("A log stream was dead and is opened again where it stopped.");
+            doubts.found_dead(Instant::now());
             self.broke(Instant::now(), None);
         }
     }
@@ -201,10 +206,12 @@ impl ContainerLog {
         let since = records.since();
         records.reopen();
         let cluster = &worker.workplace.cluster;
+        let began = Instant::now();
+        self.progress.probed(began);
         self.probe = Some(Probe {
             stream: cluster.read_log(&view.name, name, since),
             records,
-            began: Instant::now(),
+            began,
         });
     }
 

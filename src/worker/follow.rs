@@ -63,7 +63,7 @@ impl<'a> Follow<'a> {
             log: None,
             settled,
             waiting: Waiting::new(
-                &worker.workplace.cluster,
+                worker.workplace,
                 subscription,
                 &worker.plan.run,
                 worker.workplace.planner.settings.graces,
@@ -99,7 +99,7 @@ impl<'a> Follow<'a> {
                     log.read(event.ok(), &self.worker.log);
                 },
                 recv(probes) -> event => if let Some(log) = &mut self.log {
-                    log.read_probe(event.ok());
+                    log.read_probe(event.ok(), &self.worker.workplace.doubts);
                 },
                 recv(answers) -> answer => self.waiting.take(answer.ok()),
                 recv(stops) -> stop => match stop.unwrap_or(Stop::NotOurs) {

@@ -7,6 +7,7 @@
 
 mod container_log;
 mod create;
+pub mod crowd;
 mod end;
 mod follow;
 mod patience;
@@ -19,6 +20,7 @@ mod stage;
 mod unwinding;
 mod waiting;
 
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,6 +39,7 @@ use crate::heartbeat::{Place, Registry, Stop};
 use crate::job::{Job, JobKey, Outcome, Secret};
 use crate::logging;
 use crate::logs::entry::Place as LogPlace;
+use crate::logs::pace::Pace;
 use crate::logs::redact::Redactions;
 use crate::logs::terminal::Terminal;
 use crate::logs::upload::{JobLog, Sink};
@@ -45,6 +48,7 @@ use crate::metrics::jobs::{self, Phase};
 use crate::queue::client::QueueClient;
 use crate::queue::wire::{Dequeued, Malformed};
 use crate::state::{FoundJob, JobState};
+use crate::worker::crowd::Crowd;
 use crate::worker::end::{End, Rest};
 use crate::worker::phases::Phases;
 use crate::worker::planner::{Access, Planner};
@@ -74,6 +78,10 @@ pub struct Workplace {
     pub cluster: KubeCluster,
     /// The one watch.
     pub watch: PodWatch,
+    /// The pods that are slow to start.
+    pub crowd: Crowd,
+    /// How often log streams that say nothing are doubted.
+    pub doubts: Pace,
     /// What is counted.
     pub metrics: Metrics,
     /// What jobs look like here.
@@ -115,19 +123,20 @@ pub fn run(shared: &Arc<Shared>, assignment: Assignment) {
     // Reports even if what follows panics: a job is never lost.
     let mut report = report::OnDrop::new(shared, &ticket, assignment.place);
     report.state = assignment.state.clone();
-    report.outcome = match &assignment.dequeued {
+    report.outcome = match assignment.dequeued {
         Dequeued::Malformed(Malformed { problem, .. }) => {
             shared.workplace.metrics.jobs.failed(jobs::NOT_UNDERSTOOD);
             Outcome::Failed(format!("the job cannot be understood: {problem}"))
         }
         Dequeued::Job(job) => {
             let token = job.token.as_ref().map(Secret::reveal);
+            let access = Access {
+                url: shared.queue.url().to_string(),
+                authorization: shared.queue.authorization(token),
+            };
             let attempt = Attempt {
                 job,
-                access: Access {
-                    url: shared.queue.url().to_string(),
-                    authorization: shared.queue.authorization(token),
-                },
+                access,
                 hidden: vec![&shared.password],
                 sink: Sink::Server(shared.queue.clone(), ticket.clone()),
                 stops: &report.place.stops,
@@ -145,7 +154,7 @@ pub fn run(shared: &Arc<Shared>, assignment: Assignment) {
 /// kept for a person.
 pub fn run_for_a_person(
     workplace: &Workplace,
-    job: &Job,
+    job: Box<Job>,
     (access, hidden): (Access, Option<&Secret>),
     terminal: Terminal,
     stops: &Receiver<Stop>,
@@ -154,13 +163,14 @@ pub fn run_for_a_person(
         queue: job.queue.clone(),
         id: job.id,
     });
+    let run = run_name(&job.queue, job.id, &random_suffix());
     let attempt = Attempt {
         job,
         access,
         hidden: hidden.into_iter().collect(),
         sink: Sink::Terminal(terminal),
         stops,
-        run: run_name(&job.queue, job.id, &random_suffix()),
+        run,
         state: None,
         adopted: None,
     };
@@ -169,7 +179,8 @@ pub fn run_for_a_person(
 
 /// One attempt at a job that can be understood.
 struct Attempt<'a> {
-    job: &'a Job,
+    /// Not kept longer than its plan needs it: it may carry large files.
+    job: Box<Job>,
     access: Access,
     /// Our own secrets, which no log may show.
     hidden: Vec<&'a Secret>,
@@ -181,7 +192,7 @@ struct Attempt<'a> {
 }
 
 fn run_job(workplace: &Workplace, mut attempt: Attempt<'_>) -> Outcome {
-    let job = attempt.job;
+    let job = &attempt.job;
     if let Some(problem) = refusal::refusal(job) {
         workplace.metrics.jobs.failed(jobs::NOT_UNDERSTOOD);
         return Outcome::Failed(problem);
@@ -228,6 +239,20 @@ fn redactions(job: &Job, own: &[&Secret]) -> Redactions {
     Redactions::new(&hidden)
 }
 
+/// Does something deep on a thread of its own. What the stack of a thread has
+/// once held stays in memory, and there are a hundred workers, but hardly ever
+/// two that plan at the same moment.
+fn aside<T: Send>(work: &(impl Fn() -> T + Sync)) -> T {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("plan".to_string());
+        match thread.spawn_scoped(scope, work) {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            // Then it costs the memory.
+            Err(_) => work(),
+        }
+    })
+}
+
 /// How long ago a time was; none if the clock was set back.
 fn since(time: Timestamp) -> Duration {
     Duration::try_from(Timestamp::now() - time).unwrap_or_default()
@@ -254,12 +279,12 @@ impl<'a> Worker<'a> {
         adopted: Option<&Adopted>,
     ) -> Worker<'a> {
         let (job, planner) = (attempt.job, &workplace.planner);
-        let redactions = Arc::new(redactions(job, &attempt.hidden));
+        let redactions = Arc::new(redactions(&job, &attempt.hidden));
         let place = match &attempt.state {
             Some(state) => LogPlace::Lasting(state.entries()),
             None => LogPlace::Passing(workplace.spool_dir.clone()),
         };
-        let plan = planner.plan(job, &attempt.access, &redactions, attempt.run);
+        let plan = aside(&|| planner.plan(&job, &attempt.access, &redactions, &attempt.run));
         let passed = adopted.map_or(Duration::ZERO, |adopted| since(adopted.found.began));
         let left = planner.settings.max_runtime.saturating_sub(passed);
         Worker {
@@ -353,6 +378,7 @@ impl<'a> Worker<'a> {
             }
             self.phases.begin(Phase::Start);
         }
+        self.plan.forget_contents();
         follow::Follow::new(self, subscription).run()
     }
 

@@ -53,7 +53,7 @@ impl Planner {
     }
 
     /// The objects of a job that has steps.
-    pub fn plan(&self, job: &Job, access: &Access, redactions: &Redactions, run: String) -> Plan {
+    pub fn plan(&self, job: &Job, access: &Access, redactions: &Redactions, run: &str) -> Plan {
         let own_pod = self.own_pod.as_ref();
         let executor_pod = self.executor_pod().map(|pod| &pod.owner);
         let setting = Setting {
@@ -69,7 +69,7 @@ impl Planner {
             owner: executor_pod.filter(|_| self.tie != Tie::State),
             is_adoptable: self.tie == Tie::State,
             redactions,
-            run,
+            run: run.to_string(),
         };
         plan(job, &setting)
     }
@@ -105,7 +105,7 @@ mod tests {
             .unwrap()
             .job();
         let redactions = Redactions::new(&BTreeMap::new());
-        let plan = planner.plan(&job, &Access::default(), &redactions, "r".to_string());
+        let plan = planner.plan(&job, &Access::default(), &redactions, "r");
         let metadata = plan.job.metadata;
         let annotations = metadata.annotations.unwrap_or_default();
         (

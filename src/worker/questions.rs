@@ -3,7 +3,7 @@
 //! A job that goes on as it should is asked nothing about. One that has no pod
 //! for a moment, or whose pod does not start its next container for some
 //! seconds, is asked about again after growing delays, for as long as that
-//! lasts.
+//! lasts. Where many wait at once, each waits for those before it (`crowd.rs`).
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use crate::backoff::{self, Backoff};
 use crate::cluster::client::KubeCluster;
 use crate::cluster::client::inquiry::{Inquiry, Question};
 use crate::cluster::status::evidence::Evidence;
+use crate::worker::crowd::{Crowd, Waiter};
 
 /// When a Job should have a pod.
 const POD_EXPECTED: Duration = Duration::from_millis(1500);
@@ -26,23 +27,27 @@ const DELETION_PATIENCE: Duration = Duration::from_secs(2);
 /// The questions about one job.
 pub(super) struct Questions<'a> {
     cluster: &'a KubeCluster,
-    topic: Option<Topic>,
+    crowd: &'a Crowd,
+    topic: Option<Topic<'a>>,
 }
 
 /// What is asked about now.
-struct Topic {
+struct Topic<'a> {
     question: Question,
     since: Instant,
     next: Instant,
+    /// None if it does not matter what others wait for.
+    waiter: Option<Waiter<'a>>,
     delays: Backoff,
     inquiry: Option<Inquiry>,
     evidence: Option<Evidence>,
 }
 
 impl<'a> Questions<'a> {
-    pub(super) fn new(cluster: &'a KubeCluster) -> Questions<'a> {
+    pub(super) fn new(cluster: &'a KubeCluster, crowd: &'a Crowd) -> Questions<'a> {
         Questions {
             cluster,
+            crowd,
             topic: None,
         }
     }
@@ -68,8 +73,11 @@ impl<'a> Questions<'a> {
     }
 
     /// Forgets what was asked: the job goes on.
-    pub(super) fn rest(&mut self) {
-        self.topic = None;
+    pub(super) fn rest(&mut self, now: Instant) {
+        let waiter = self.topic.take().and_then(|topic| topic.waiter);
+        if let Some(waiter) = waiter {
+            waiter.started(now);
+        }
     }
 
     /// What is known about this, and when to look again. Asks when it is time.
@@ -83,12 +91,13 @@ impl<'a> Questions<'a> {
             .as_ref()
             .is_none_or(|topic| topic.question != question);
         if is_new {
-            self.topic = Some(Topic::new(question, now));
+            self.topic = Some(Topic::new(question, self.crowd, now));
         }
         let Some(topic) = &mut self.topic else {
             return (None, None);
         };
-        if topic.inquiry.is_none() && now >= topic.next {
+        let next = topic.next();
+        if topic.inquiry.is_none() && now >= next {
             topic.inquiry = self.cluster.inquire(topic.question.clone());
             topic.next = now + topic.delays.next(backoff::random());
             // Without the permission to ask there is no answer to wait for.
@@ -96,7 +105,7 @@ impl<'a> Questions<'a> {
                 topic.evidence = Some(Evidence::default());
             }
         }
-        let wake = topic.inquiry.is_none().then_some(topic.next);
+        let wake = topic.inquiry.is_none().then(|| topic.next());
         (topic.evidence.as_ref(), wake)
     }
 
@@ -118,20 +127,29 @@ impl<'a> Questions<'a> {
     }
 }
 
-impl Topic {
-    fn new(question: Question, now: Instant) -> Topic {
+impl<'a> Topic<'a> {
+    fn new(question: Question, crowd: &'a Crowd, now: Instant) -> Topic<'a> {
         let first = match &question {
             Question::NoPod { .. } => POD_EXPECTED,
             Question::NotStarted { .. } => START_EXPECTED,
             Question::Deletion { .. } => Duration::ZERO,
         };
+        let is_waiting = !matches!(question, Question::Deletion { .. });
         Topic {
+            waiter: is_waiting.then(|| crowd.join()),
             question,
             since: now,
             next: now + first,
             delays: Backoff::new(first.max(Duration::from_secs(1)), DELAY_MAX),
             inquiry: None,
             evidence: None,
+        }
+    }
+    /// When to ask, as far as is known now.
+    fn next(&self) -> Instant {
+        match &self.waiter {
+            Some(waiter) => self.next.max(waiter.patience(self.since)),
+            None => self.next,
         }
     }
 }

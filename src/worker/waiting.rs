@@ -14,6 +14,7 @@ use crate::cluster::client::watch::Subscription;
 use crate::cluster::status::evidence::{self, Evidence};
 use crate::cluster::status::{Cause, Failure, PodView, Verdict};
 use crate::config::Graces;
+use crate::worker::Workplace;
 use crate::worker::patience::Patience;
 use crate::worker::questions::Questions;
 
@@ -54,16 +55,17 @@ impl Judgement {
 
 impl<'a> Waiting<'a> {
     pub(super) fn new(
-        cluster: &'a KubeCluster,
+        workplace: &'a Workplace,
         subscription: &'a Subscription,
         run: &'a str,
         graces: Graces,
     ) -> Waiting<'a> {
+        let cluster = &workplace.cluster;
         Waiting {
             cluster,
             subscription,
             run,
-            questions: Questions::new(cluster),
+            questions: Questions::new(cluster, &workplace.crowd),
             patience: Patience::new(graces),
             doubt: None,
         }
@@ -187,7 +189,7 @@ impl<'a> Waiting<'a> {
                 }
             }
             verdict => {
-                self.questions.rest();
+                self.questions.rest(now);
                 (verdict, None)
             }
         }

@@ -75,8 +75,13 @@ fn a_secret_that_was_deleted_is_waited_for() {
     let hidden = StepSpec::new("second", TINY_IMAGE)
         .command("true")
         .env("TOKEN", "walnut-tree");
+    // So much that hidden values get a Secret of their own: the volume keeps the
+    // one that it holds, deleted or not.
+    let mut filler = vec![0; 900 * 1024];
+    getrandom::fill(&mut filler).unwrap();
     let job = stage
         .job()
+        .file("filler", filler)
         .step(tiny("first", "echo begun; sleep 8"))
         .step(hidden)
         .redact("walnut-tree", "HIDDEN");
@@ -86,7 +91,7 @@ fn a_secret_that_was_deleted_is_waited_for() {
     let names = secrets
         .iter()
         .filter_map(|it| it["metadata"]["name"].as_str());
-    let name = names.into_iter().find(|name| name.ends_with("-env"));
+    let name = names.into_iter().find(|name| name.ends_with("-secrets-0"));
     stage
         .namespace
         .kubectl(&["delete", "secret", name.unwrap()]);

@@ -48,7 +48,8 @@ fn answers(kubeconfig: &Path) -> bool {
     version.is_ok_and(|status| status.success())
 }
 
-fn kubectl_command(kubeconfig: &Path) -> Command {
+/// kubectl with this kubeconfig, for a caller that talks with it.
+pub(crate) fn kubectl_command(kubeconfig: &Path) -> Command {
     let own = project().join("target/cluster/bin/kubectl");
     let program = if own.exists() {
         own

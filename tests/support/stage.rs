@@ -25,7 +25,7 @@ pub(crate) const REPOSITORY: &str = "git.example.org/shop/cart";
 
 /// The binary: for tests the one that was built with them, for the demo the
 /// one that is shipped.
-const EXECUTOR: &str = match option_env!("CARGO_BIN_EXE_executor") {
+pub(crate) const EXECUTOR: &str = match option_env!("CARGO_BIN_EXE_executor") {
     Some(path) => path,
     None => concat!(env!("CARGO_MANIFEST_DIR"), "/target/release/executor"),
 };

@@ -12,12 +12,14 @@ use crossbeam_channel::{Receiver, bounded};
 use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::api::core::v1 as core;
 use kube_client::api::{Api, ListParams};
+use kube_client::core::Request;
+use serde::Deserialize;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use crate::cluster::client::{CALL_TIMEOUT, chain, result_of};
-use crate::cluster::status::evidence::{EventView, Evidence, JobView};
+use crate::cluster::status::evidence::{EventView, Evidence, FoundEvent, JobView};
 use crate::metrics::calls::ClusterMetrics;
 
 /// What is asked.
@@ -89,6 +91,13 @@ pub(super) struct Desk {
     pub(super) metrics: ClusterMetrics,
 }
 
+/// Events, as far as they are read.
+#[derive(Deserialize)]
+struct EventList {
+    #[serde(default)]
+    items: Vec<FoundEvent>,
+}
+
 impl Desk {
     /// Starts to ask; `None` if nothing of it may be asked.
     pub(super) fn ask(self, runtime: &Runtime, question: Question) -> Option<Inquiry> {
@@ -126,8 +135,13 @@ impl Desk {
     async fn events(&self, selector: &str) -> Option<Vec<EventView>> {
         let list = ListParams::default().fields(selector);
         let missing = &self.rights.no_events;
-        let what = "list events";
-        let answer = self.call(("list", "events"), missing, what, self.events.list(&list));
+        let request = Request::new(self.events.resource_url()).list(&list);
+        let client = self.events.clone().into_client();
+        let listing = async {
+            let request = request.map_err(kube_client::Error::BuildRequest)?;
+            client.request::<EventList>(request).await
+        };
+        let answer = self.call(("list", "events"), missing, "list events", listing);
         let events = answer.await?.items;
         Some(events.into_iter().map(EventView::new).collect())
     }

@@ -30,8 +30,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube_client::api::{Api, DeleteParams, ListParams, LogParams, PostParams};
 use kube_client::client::ClientBuilder;
 use kube_client::config::{KubeConfigOptions, Kubeconfig};
+use kube_client::core::Request;
 use kube_client::{Client, Config, Resource};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 use tokio::time::error::Elapsed;
 
@@ -89,6 +90,22 @@ impl OwnPod {
     pub fn uid(&self) -> &str {
         &self.owner.uid
     }
+}
+
+/// What is read of an answer. Whole objects are deep, and would cost each thread
+/// that reads one the stack for it.
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    metadata: Named,
+    details: Option<Named>,
+}
+
+/// Who an object is.
+#[derive(Default, Deserialize)]
+struct Named {
+    #[serde(default)]
+    uid: String,
 }
 
 impl KubeCluster {
@@ -167,14 +184,10 @@ impl KubeCluster {
     /// names are new for every attempt, so an earlier try must have got
     /// through, whose answer was lost.
     pub fn create_job(&self, job: &batch::Job) -> Result<String, ClusterError> {
-        let api = self.api::<batch::Job>();
         let name = job.metadata.name.as_deref().unwrap_or_default();
         let call = format!("create Job {name}");
-        let created = self.block(("create", "jobs"), call, async {
-            api.create(&PostParams::default(), job).await
-        });
-        match created {
-            Ok(job) => Ok(job.metadata.uid.unwrap_or_default()),
+        match self.block(("create", "jobs"), call, self.post(job)) {
+            Ok(made) => Ok(made.metadata.uid),
             Err(error) if error.is_there_already() => self.job_uid(name),
             Err(error) => Err(error),
         }
@@ -183,30 +196,21 @@ impl KubeCluster {
     /// UID of a Job. Reading it is not among the released permissions, but
     /// who may delete may also ask what a deletion would delete.
     fn job_uid(&self, name: &str) -> Result<String, ClusterError> {
-        let api = self.api::<batch::Job>();
         let dry_run = DeleteParams {
             dry_run: true,
             ..DeleteParams::background()
         };
         let call = format!("learn the UID of Job {name} by a dry run of its deletion");
-        let answer = self.block(("delete", "jobs"), call, async {
-            api.delete(name, &dry_run).await
-        })?;
-        let uid = answer.either(
-            |job| job.metadata.uid,
-            |status| status.details.map(|details| details.uid),
-        );
-        Ok(uid.unwrap_or_default())
+        let asking = self.remove::<batch::Job>(name, &dry_run);
+        let answer = self.block(("delete", "jobs"), call, asking)?;
+        // The API answers with the object or with a status about it.
+        Ok(answer.details.unwrap_or(answer.metadata).uid)
     }
 
     /// Creates Secrets, several at once. One that is there already is ours, as
     /// with Jobs. After an error, some of the others may be there or not.
     pub fn create_secrets(&self, secrets: &[core::Secret]) -> Result<(), ClusterError> {
-        let api = self.api::<core::Secret>();
-        let create = |secret| {
-            let api = api.clone();
-            async move { self.create_secret(&api, secret).await }
-        };
+        let create = |secret| self.create_secret(secret);
         self.runtime.block_on(
             stream::iter(secrets.iter().map(create))
                 .buffer_unordered(SECRETS_AT_ONCE)
@@ -214,15 +218,13 @@ impl KubeCluster {
         )
     }
 
-    async fn create_secret(
-        &self,
-        api: &Api<core::Secret>,
-        secret: &core::Secret,
-    ) -> Result<(), ClusterError> {
+    async fn create_secret(&self, secret: &core::Secret) -> Result<(), ClusterError> {
         let name = secret.metadata.name.as_deref().unwrap_or_default();
         let call = format!("create Secret {name}");
-        let create = async { api.create(&PostParams::default(), secret).await };
-        match self.timed(("create", "secrets"), call, create).await {
+        match self
+            .timed(("create", "secrets"), call, self.post(secret))
+            .await
+        {
             Err(error) if !error.is_there_already() => Err(error),
             _ => Ok(()),
         }
@@ -303,23 +305,48 @@ impl KubeCluster {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
+    fn requests<K>(&self) -> Request
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Request::new(K::url_path(&(), Some(&self.namespace)))
+    }
+
+    /// Creates an object.
+    async fn post<K>(&self, object: &K) -> Result<Answer, kube_client::Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize,
+    {
+        let body = serde_json::to_vec(object).map_err(kube_client::Error::SerdeError)?;
+        let request = self.requests::<K>().create(&PostParams::default(), body);
+        let request = request.map_err(kube_client::Error::BuildRequest)?;
+        self.client.request(request).await
+    }
+
+    /// Deletes an object.
+    async fn remove<K>(
+        &self,
+        name: &str,
+        params: &DeleteParams,
+    ) -> Result<Answer, kube_client::Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        let request = self.requests::<K>().delete(name, params);
+        let request = request.map_err(kube_client::Error::BuildRequest)?;
+        self.client.request(request).await
+    }
+
     fn delete<K>(&self, kind: &str, name: &str) -> Result<(), ClusterError>
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + DeserializeOwned
-            + std::fmt::Debug,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
-        let api = self.api::<K>();
         let call = format!("delete {kind} {name}");
-        let deleted = self.block(("delete", &K::plural(&())), call, async move {
-            api.delete(name, &DeleteParams::background())
-                .await
-                .map(drop)
-        });
-        match deleted {
+        let background = DeleteParams::background();
+        let removing = self.remove::<K>(name, &background);
+        match self.block(("delete", &K::plural(&())), call, removing) {
             Err(error) if error.is_not_found() => Ok(()),
-            other => other,
+            other => other.map(drop),
         }
     }
 

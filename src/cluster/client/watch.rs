@@ -38,7 +38,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(130);
 
 /// A watch that ends sooner did not work.
 const WATCH_AT_LEAST: Duration = Duration::from_secs(5);
-/// Between two lists that somebody asks for.
+/// Between two lists that somebody asks for. A watch that brought something
+/// within that time is alive, and what it does not say has not happened yet.
 const LISTS_APART: Duration = Duration::from_secs(3);
 const WATCH: &str = "watch the pods";
 
@@ -66,7 +67,7 @@ impl Subscription {
     }
 
     /// Asks for a new list, as the watch seems to have missed something. It is
-    /// made at once, or some seconds after the last one.
+    /// made once the watch has brought nothing for some seconds.
     pub fn refresh(&self) {
         self.subscribers.refresh.notify_one();
     }
@@ -313,16 +314,15 @@ async fn watch(
         .requested("watch", "pods", result_of(&answer));
     let mut events = pin!(answered(WATCH, answer)?);
     let began = Instant::now();
-    let mut asked = pin!(async {
-        tokio::time::sleep(LISTS_APART).await;
-        subscribers.refresh.notified().await;
-    });
+    let mut last = began;
     loop {
         let next = pin!(tokio::time::timeout(SILENCE_MAX, events.try_next()));
-        let event = match future::select(next, asked.as_mut()).await {
+        let asked = pin!(asked_since(subscribers, last));
+        let event = match future::select(next, asked).await {
             Either::Left((event, _)) => answered(WATCH, event)?,
             Either::Right(_) => return Ok(()),
         };
+        last = Instant::now();
         match event {
             Some(WatchEvent::Added(pod) | WatchEvent::Modified(pod)) => {
                 subscribers.publish(&pod, false);
@@ -344,6 +344,13 @@ async fn watch(
         // Only now is it certain that watching works again.
         backoff.reset();
     }
+}
+
+/// Waits until the watch has been silent for a while and somebody asks for a
+/// list, or has asked meanwhile.
+async fn asked_since(subscribers: &Subscribers, last: Instant) {
+    tokio::time::sleep_until((last + LISTS_APART).into()).await;
+    subscribers.refresh.notified().await;
 }
 
 /// What a call, or a part of its answer, brought in time.

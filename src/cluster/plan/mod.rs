@@ -1,8 +1,8 @@
 //! From a job to the objects that run it. Pure: the same job and settings
 //! give the same objects.
 //!
-//! One Secret or more carry what only the container that makes the workspace
-//! may see, and environment values that must not be in a pod's specification;
+//! One Secret, or more for large jobs, carries what only the container that makes
+//! the workspace may see, and values that must not be in a pod's specification;
 //! one Job has one pod, whose init containers are the workspace and all steps
 //! but the last. The Job owns the Secrets: however it goes, they go with it.
 
@@ -74,8 +74,6 @@ pub struct Plan {
     /// In the order of their creation, which is after the Job's; deleted after
     /// it too.
     pub secrets: Vec<core::Secret>,
-    /// How many of them, at the end, hold the workspace specification.
-    pub(in crate::cluster) workspace_parts: usize,
     /// The Job.
     pub job: batch::Job,
     /// The pod's containers in the order in which they run.
@@ -100,14 +98,23 @@ impl Plan {
         }
     }
 
+    /// Keeps the names alone of what is created: a hundred jobs must be cheap.
+    pub fn forget_contents(&mut self) {
+        self.job = batch::Job::default();
+        for secret in &mut self.secrets {
+            let name = secret.metadata.name.take();
+            *secret = core::Secret::default();
+            secret.metadata.name = name;
+        }
+    }
+
     /// The Secrets in two batches: the second one is for when the first one is
-    /// there. It holds the volume without which no container of the pod can
-    /// start, so that none can miss what is in the first one.
+    /// there. Each part of the workspace specification belongs to the volume
+    /// without which no container of the pod can start; so none can miss what
+    /// is in the first Secret, whether that holds a part or not.
     pub fn secret_batches(&self) -> [&[core::Secret]; 2] {
-        let (first, second) = self
-            .secrets
-            .split_at(self.secrets.len() - self.workspace_parts);
-        [first, second]
+        let (first, others) = self.secrets.split_at(1);
+        [first, others]
     }
 }
 
@@ -146,7 +153,6 @@ pub fn plan(job: &Job, setting: &Setting<'_>) -> Plan {
     };
     Plan {
         run: setting.run.clone(),
-        workspace_parts: secrets.workspace.len(),
         job: kubernetes_job(job, setting, template),
         secrets: secrets.into_objects(),
         containers,

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::cluster::names::{RUN_LABEL, SETUP_CONTAINER, SPEC_VOLUME, WORKSPACE, WORKSPACE_VOLUME};
-use crate::cluster::plan::secrets::{JobSecrets, environment_secret};
+use crate::cluster::plan::secrets::{JobSecrets, secret_name};
 use crate::cluster::plan::{NamedStep, Setting, placement, script};
 use crate::job::{Job, Step};
 use crate::logs::redact::Redactions;
@@ -100,7 +100,7 @@ fn secret_variable(name: &str, run: &str, key: &str) -> core::EnvVar {
         value: None,
         value_from: Some(core::EnvVarSource {
             secret_key_ref: Some(core::SecretKeySelector {
-                name: environment_secret(run),
+                name: secret_name(run, 0),
                 key: key.to_string(),
                 optional: None,
             }),

@@ -1,5 +1,6 @@
 //! The Secrets of a job: what makes the workspace, hidden environment values,
-//! and registry credentials.
+//! and registry credentials. As a rule it is one Secret, since each costs a call
+//! to create and one to delete; who may see which of its keys is in the pod.
 
 use std::collections::BTreeMap;
 
@@ -13,67 +14,66 @@ use crate::workspace::spec::{
     FileSourceSpec, FileSpec, PART_BYTES_MAX, RepositorySpec, WorkspaceSpec,
 };
 
-/// The Secrets, and which part of each is for whom.
+/// Type of a Secret with registry credentials, which may hold other keys too.
+const REGISTRY_TYPE: &str = "kubernetes.io/dockerconfigjson";
+const REGISTRY_KEY: &str = ".dockerconfigjson";
+
+/// The Secrets, and what of them is for whom.
 pub struct JobSecrets {
-    /// Each carries one part of the workspace specification: name, key.
+    /// Where each part of the workspace specification is: Secret, key.
     pub workspace: Vec<(String, String)>,
-    /// Name of the registry credentials, if the job has any.
+    /// The Secret that has registry credentials, if the job has any.
     pub registry: Option<String>,
     objects: Vec<core::Secret>,
 }
 
 impl JobSecrets {
-    /// The objects to create, those of the workspace last.
+    /// The objects to create; the first one, before all others.
     pub fn into_objects(self) -> Vec<core::Secret> {
         self.objects
     }
 }
 
-/// Name of the Secret that holds hidden environment values.
-pub fn environment_secret(run: &str) -> String {
-    format!("{run}-env")
+/// Name of a Secret. The first one holds hidden values and credentials.
+pub fn secret_name(run: &str, number: usize) -> String {
+    format!("{run}-secrets-{number}")
 }
 
 /// Makes the Secrets of a job.
 pub fn secrets(job: &Job, setting: &Setting<'_>, environments: &[Environment]) -> JobSecrets {
-    let mut objects = Vec::new();
-    let hidden: BTreeMap<String, Vec<u8>> = environments
+    let mut first: BTreeMap<String, Vec<u8>> = environments
         .iter()
         .flat_map(|environment| environment.hidden.iter())
         .map(|(key, value)| (key.clone(), value.clone().into_bytes()))
         .collect();
-    if !hidden.is_empty() {
-        let name = environment_secret(&setting.run);
-        objects.push(secret(job, setting, &name, hidden, None));
-    }
     let config = job.registries.docker_config(&setting.job.registries);
     let registry = config.map(|config| {
-        let name = format!("{}-registry", setting.run);
-        let data = [(
-            ".dockerconfigjson".to_string(),
-            config.reveal().as_bytes().to_vec(),
-        )];
-        let kind = Some("kubernetes.io/dockerconfigjson");
-        objects.push(secret(job, setting, &name, data.into(), kind));
-        name
+        let config = config.reveal().as_bytes().to_vec();
+        first.insert(REGISTRY_KEY.to_string(), config);
+        secret_name(&setting.run, 0)
     });
+    let taken: usize = first.values().map(Vec::len).sum();
+    let mut contents = vec![first];
     let mut workspace = Vec::new();
     for (index, part) in workspace_spec(job, setting).pack().into_iter().enumerate() {
-        let name = format!("{}-workspace-{index}", setting.run);
+        let has_room = index == 0 && (taken == 0 || taken + part.len() <= PART_BYTES_MAX);
+        if !has_room {
+            contents.push(BTreeMap::new());
+        }
+        let last = contents.len() - 1;
         let key = WorkspaceSpec::part_name(index);
-        objects.push(secret(
-            job,
-            setting,
-            &name,
-            [(key.clone(), part)].into(),
-            None,
-        ));
-        workspace.push((name, key));
+        contents[last].insert(key.clone(), part);
+        workspace.push((secret_name(&setting.run, last), key));
     }
+    let make = |(number, data)| {
+        let kind = registry.as_ref().filter(|_| number == 0);
+        let name = secret_name(&setting.run, number);
+        secret(job, setting, &name, data, kind.map(|_| REGISTRY_TYPE))
+    };
     JobSecrets {
+        objects: contents.into_iter().enumerate().map(make).collect(),
         workspace,
         registry,
-        objects,
     }
 }
 

@@ -202,7 +202,7 @@ fn every_field_of_the_job_is_planned() {
     let plan = planned(&job(), &settings());
     let mut environment = vec![
         json!({"name": "TOKEN", "valueFrom": {"secretKeyRef": {
-            "name": format!("{RUN}-env"), "key": "step-0.0"}}}),
+            "name": format!("{RUN}-secrets-0"), "key": "step-0.0"}}}),
         json!({"name": "PRICE", "value": "$$(HOME) $$5"}),
         json!({"name": "TWICE", "value": "second"}),
     ];
@@ -278,7 +278,7 @@ fn every_field_of_the_job_is_planned() {
                         {"name": "job-spec", "projected": {
                             "defaultMode": 0o444,
                             "sources": [{"secret": {
-                                "name": format!("{RUN}-workspace-0"),
+                                "name": format!("{RUN}-secrets-0"),
                                 "items": [{"key": "workspace.0000", "path": "workspace.0000"}],
                             }}],
                         }},
@@ -321,30 +321,21 @@ fn every_field_of_the_secrets_is_planned() {
         .iter()
         .map(|secret| serde_json::to_value(secret).unwrap())
         .collect();
-    let packed = secrets[2]["data"]
+    let packed = secrets[0]["data"]
         .as_object_mut()
         .unwrap()
         .remove("workspace.0000");
-    assert!(
-        packed.is_some(),
-        "the last Secret carries the specification"
-    );
+    assert!(packed.is_some(), "the Secret carries the specification");
     let job = json!({"apiVersion": "batch/v1", "kind": "Job", "name": RUN, "uid": "u-2"});
-    let metadata = |part: &str| owned_metadata(&format!("{RUN}-{part}"), job.clone());
     // {"auths":{"a.example.org":{"auth":"eA=="}}}
     let config = "eyJhdXRocyI6eyJhLmV4YW1wbGUub3JnIjp7ImF1dGgiOiJlQT09In19fQ==";
     assert_eq!(
         Value::from(secrets),
         json!([
             {"apiVersion": "v1", "kind": "Secret", "immutable": true,
-             "data": {"step-0.0": "YSB3YWxudXQgYg=="},
-             "metadata": metadata("env")},
-            {"apiVersion": "v1", "kind": "Secret", "immutable": true,
              "type": "kubernetes.io/dockerconfigjson",
-             "data": {".dockerconfigjson": config},
-             "metadata": metadata("registry")},
-            {"apiVersion": "v1", "kind": "Secret", "immutable": true, "data": {},
-             "metadata": metadata("workspace-0")},
+             "data": {"step-0.0": "YSB3YWxudXQgYg==", ".dockerconfigjson": config},
+             "metadata": owned_metadata(&format!("{RUN}-secrets-0"), job)},
         ])
     );
     let pod = plan.job.spec.unwrap().template.spec.unwrap();
@@ -354,7 +345,7 @@ fn every_field_of_the_secrets_is_planned() {
         .into_iter()
         .map(|secret| secret.name)
         .collect();
-    assert!(names.contains(&format!("{RUN}-registry")), "{names:?}");
+    assert!(names.contains(&format!("{RUN}-secrets-0")), "{names:?}");
 }
 
 fn unpacked(plan: &Plan) -> WorkspaceSpec {
@@ -417,10 +408,10 @@ fn large_jobs_are_split_over_secrets() {
         &settings(),
     );
     assert!(plan.secrets.len() > 4, "{} Secrets", plan.secrets.len());
-    let [others, workspace] = plan.secret_batches();
-    let name = others[0].metadata.name.clone();
-    assert_eq!(name, Some(format!("{RUN}-env")), "it is there first");
-    assert_eq!(workspace.len() + 1, plan.secrets.len());
+    let [first, others] = plan.secret_batches();
+    let keys: Vec<_> = first[0].data.as_ref().unwrap().keys().collect();
+    assert_eq!(keys, ["step-0.0"], "hidden values are there first");
+    assert_eq!(others.len() + 1, plan.secrets.len());
     match &unpacked(&plan).files[0].source {
         crate::workspace::spec::FileSourceSpec::Inline(bytes) => assert!(*bytes == content),
         other => panic!("the contents became {other:?}"),
@@ -445,7 +436,7 @@ fn a_value_is_hidden_once_for_all_steps() {
     let plan = planned(&Job { steps, ..job() }, &settings());
     let secret = plan.secrets.first().unwrap();
     let keys: Vec<&String> = secret.data.as_ref().unwrap().keys().collect();
-    assert_eq!(keys, ["step-0.0", "step-0.1"]);
+    assert_eq!(keys, ["step-0.0", "step-0.1", "workspace.0000"]);
     let pod = plan.job.spec.unwrap().template.spec.unwrap();
     let last = serde_json::to_value(&pod.containers[0].env.as_ref().unwrap()[0]).unwrap();
     assert_eq!(last["valueFrom"]["secretKeyRef"]["key"], "step-0.0");

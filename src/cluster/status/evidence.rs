@@ -7,6 +7,8 @@
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
+use serde::Deserialize;
 
 use crate::cluster::status::admission;
 use crate::cluster::status::failure::{Cause, Failure};
@@ -48,9 +50,30 @@ pub enum JobView {
     Open,
 }
 
+/// The parts of an Event that are read; the rest is not even decoded.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FoundEvent {
+    #[serde(default)]
+    metadata: ObjectTimes,
+    #[serde(default)]
+    involved_object: core::ObjectReference,
+    reason: Option<String>,
+    message: Option<String>,
+    series: Option<core::EventSeries>,
+    last_timestamp: Option<Time>,
+    event_time: Option<MicroTime>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ObjectTimes {
+    creation_timestamp: Option<Time>,
+}
+
 impl EventView {
     /// Reads an Event.
-    pub fn new(event: core::Event) -> EventView {
+    pub fn new(event: FoundEvent) -> EventView {
         let series = event.series.and_then(|series| series.last_observed_time);
         let times = [
             series.map(|time| time.0),

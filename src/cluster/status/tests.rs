@@ -191,7 +191,7 @@ fn pods_that_do_not_start_are_explained() {
     let network = "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to setup \
                    network for sandbox \"1f\": no network";
     let own =
-        "MountVolume.SetUp failed for volume \"job-spec\" : secret \"run-1-workspace-0\" not found";
+        "MountVolume.SetUp failed for volume \"job-spec\" : secret \"run-1-secrets-0\" not found";
     let stuck = Verdict::Stuck(Cause::NotStarted.with(""));
     let view = PodView {
         run: "run-1".to_string(),

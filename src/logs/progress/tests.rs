@@ -224,12 +224,23 @@ fn silence_is_doubted_ever_more_rarely() {
     while scene.seconds < 3600.0 {
         let wait = scene.wait();
         assert_eq!(scene.at(wait).next(), Next::Probe);
+        scene.progress.probed(scene.now());
         probes.push(wait);
     }
     assert_eq!(probes[..5], [30.0, 90.0, 210.0, 450.0, 930.0]);
     assert!(probes.len() <= 11, "{probes:?}");
     let start = scene.seconds;
     assert_eq!(scene.bring(1).wait() - start, 30.0);
+}
+
+#[test]
+fn a_doubt_can_wait_for_others() {
+    let mut scene = Scene::new();
+    scene.at(30.0);
+    let until = scene.now() + Duration::from_secs(12);
+    scene.progress.put_off_probe(until);
+    assert_eq!(scene.wait(), 42.0);
+    assert_eq!(scene.at(42.0).next(), Next::Probe);
 }
 
 #[test]

@@ -1,23 +1,9 @@
-//! `scripts/bench`: what the executor costs beside the pods that it runs.
-//!
-//! Every time is a ratio within one run on one cluster: jobs through the
-//! executor against the very same pods created bare and watched to their end,
-//! in turns, so that a machine whose speed drifts does not matter.
-
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "showing is what it is for"
-)]
-
-#[path = "frontend/mod.rs"]
-mod frontend;
-#[path = "support/mod.rs"]
-mod support;
+//! The very pods of the executor's plan, created bare and watched to their end:
+//! what any executor must wait for.
 
 use std::collections::HashSet;
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use executor::cluster::plan::{Plan, Setting, plan};
 use executor::config::{Config, JobSettings};
@@ -30,97 +16,13 @@ use kube_client::config::{KubeConfigOptions, Kubeconfig};
 use kube_client::{Client, Config as KubeConfig};
 use tokio::runtime::Runtime;
 
-use frontend::spec::JobSpec;
-use support::daemon::Daemon;
-use support::stage::{EXECUTOR_IMAGE, Stage, TINY_IMAGE, tiny};
-
-/// Jobs of one after the other, and of all at once.
-const ROUNDS_ALONE: usize = 9;
-const JOBS_AT_ONCE: usize = 50;
-const ROUNDS_AT_ONCE: usize = 3;
-const STEPS: usize = 3;
-const LIMIT: Duration = Duration::from_secs(600);
-
-fn main() {
-    let stage = Stage::new();
-    let workers = JOBS_AT_ONCE.to_string();
-    let spawned = Instant::now();
-    let executor = stage
-        .executor()
-        .env("EXECUTOR_MAXIMUM_NUM_JOBS", &workers)
-        .env("EXECUTOR_KUBERNETES_RESOURCE_LIMIT_MEMORY", "128Mi")
-        .env("RUST_LOG", "warn,executor=info")
-        .start();
-    let first = stage
-        .frontend
-        .wait_for_requests(1, LIMIT, |request| request.endpoint() == "dequeue");
-    let started = first[0].at.duration_since(spawned);
-    let idle = memory(&executor, "VmRSS");
-    let mut bare = Bare::new(&stage);
-
-    // The first pod of each kind pays for what the node does only once.
-    bare.run(1);
-    jobs(&stage, 1);
-    let alone: Vec<(f64, f64)> = (0..ROUNDS_ALONE)
-        .map(|_| (jobs(&stage, 1), bare.run(1)))
-        .collect();
-    let at_once: Vec<(f64, f64)> = (0..ROUNDS_AT_ONCE)
-        .map(|_| (jobs(&stage, JOBS_AT_ONCE), bare.run(JOBS_AT_ONCE)))
-        .collect();
-    let busy = memory(&executor, "VmHWM");
-
-    println!("| measure | figure |");
-    println!("|---|---|");
-    println!(
-        "| dequeue to mark, 1 job of {STEPS} no-op steps, against its pod bare, median of {ROUNDS_ALONE} | {} |",
-        ratios(&alone)
-    );
-    println!(
-        "| the same, {JOBS_AT_ONCE} jobs at once, makespans, median of {ROUNDS_AT_ONCE} | {} |",
-        ratios(&at_once)
-    );
-    println!("| resident memory, idle with {JOBS_AT_ONCE} workers | {idle:.1} MiB |");
-    println!("| resident memory, highest with {JOBS_AT_ONCE} jobs running | {busy:.1} MiB |");
-    println!(
-        "| start of the process to first dequeue | {} ms |",
-        started.as_millis()
-    );
-    executor.stop();
-}
-
-/// Runs jobs through the executor; seconds from the first dequeue to the last
-/// mark, as the frontend saw them.
-fn jobs(stage: &Stage, count: usize) -> f64 {
-    let jobs: Vec<_> = (0..count)
-        .map(|_| {
-            let job = (0..STEPS).fold(JobSpec::new("batches"), |job, step| {
-                job.step(tiny(&format!("step.{step}"), "true"))
-            });
-            stage.frontend.enqueue(job)
-        })
-        .collect();
-    let views: Vec<_> = jobs
-        .into_iter()
-        .map(|job| stage.frontend.wait_finished(job, LIMIT))
-        .collect();
-    for view in &views {
-        assert_eq!(view.state.name(), "completed", "{}", view.log_text());
-    }
-    let dequeued = views.iter().filter_map(|view| view.dequeued_at).min();
-    let marked = views
-        .iter()
-        .flat_map(|view| &view.marks)
-        .map(|mark| mark.at)
-        .max();
-    let time = marked
-        .zip(dequeued)
-        .map(|(marked, dequeued)| marked.duration_since(dequeued));
-    time.expect("every job was dequeued and marked")
-        .as_secs_f64()
-}
+use crate::LIMIT;
+use crate::pods::STEPS;
+use crate::support;
+use crate::support::stage::{EXECUTOR_IMAGE, Stage, TINY_IMAGE};
 
 /// The same pods without an executor.
-struct Bare<'a> {
+pub(crate) struct Bare<'a> {
     stage: &'a Stage,
     runtime: Runtime,
     pods: Api<core::Pod>,
@@ -129,7 +31,8 @@ struct Bare<'a> {
 }
 
 impl<'a> Bare<'a> {
-    fn new(stage: &'a Stage) -> Bare<'a> {
+    /// Prepares pods with the steps of the benchmark's job.
+    pub(crate) fn new(stage: &'a Stage) -> Bare<'a> {
         let runtime = Runtime::new().expect("a runtime can be built");
         let client = runtime.block_on(async {
             let file = Kubeconfig::read_from(support::cluster::kubeconfig());
@@ -165,7 +68,7 @@ impl<'a> Bare<'a> {
     }
 
     /// Creates the pods all at once; seconds until the last one has succeeded.
-    fn run(&mut self, count: usize) -> f64 {
+    pub(crate) fn run(&mut self, count: usize) -> f64 {
         self.rounds += 1;
         let round = format!("bare-{}", self.rounds);
         let selector = format!("bench={round}");
@@ -289,27 +192,4 @@ fn settings() -> JobSettings {
     Config::from_lookup(lookup)
         .expect("the settings are right")
         .job
-}
-
-/// A figure of the process from /proc, in MiB.
-fn memory(executor: &Daemon, field: &str) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", executor.pid()));
-    let status = status.expect("the executor runs");
-    let line = status.lines().find(|line| line.starts_with(field));
-    let kilobytes: Option<f64> = line
-        .and_then(|line| line.split_whitespace().nth(1))
-        .and_then(|text| text.parse().ok());
-    kilobytes.expect("the kernel tells the memory of a process") / 1024.0
-}
-
-/// The median of the ratios, with the median seconds of both sides.
-fn ratios(pairs: &[(f64, f64)]) -> String {
-    let median = |mut all: Vec<f64>| {
-        all.sort_by(f64::total_cmp);
-        all[all.len() / 2]
-    };
-    let ratio = median(pairs.iter().map(|(ours, bare)| ours / bare).collect());
-    let ours = median(pairs.iter().map(|(ours, _)| *ours).collect());
-    let bare = median(pairs.iter().map(|(_, bare)| *bare).collect());
-    format!("{ratio:.2} ({ours:.2} s against {bare:.2} s)")
 }
