@@ -3,7 +3,7 @@
 use crate::LIMIT;
 use crate::frontend::record::JobRef;
 use crate::frontend::spec::JobSpec;
-use crate::reins::Reins;
+use crate::reins::{Reins, WORD};
 use crate::support::stage::Stage;
 
 /// Jobs that run, or ran.
@@ -13,15 +13,22 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// Starts so many jobs and waits until all their steps run.
+    /// Starts so many jobs and waits until all their steps run, and the frontend
+    /// has the first word of each: then all logs are followed.
     pub(crate) fn gather(stage: &Stage, count: usize, action: &str) -> Crowd {
         let reins = Reins::new();
         let start = |number: usize| {
             let step = reins.step(&name(number), action);
             stage.frontend.enqueue(JobSpec::new("batches").step(step))
         };
-        let jobs = (0..count).map(start).collect();
+        let jobs: Vec<_> = (0..count).map(start).collect();
         reins.wait_for(count);
+        for job in &jobs {
+            stage.frontend.wait_for(*job, LIMIT, |view| {
+                let log = view.log("step.kubernetes.led");
+                log.is_some_and(|log| log.out.contains(WORD))
+            });
+        }
         Crowd { jobs, reins }
     }
 

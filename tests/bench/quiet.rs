@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::crowd::Crowd;
 use crate::frontend::record::JobRef;
-use crate::support::proxy::Proxy;
 use crate::support::proxy::fault::Call;
+use crate::support::proxy::{Proxy, Request};
 use crate::support::stage::Stage;
 use crate::table::{Table, quantile};
 use crate::{JOBS, LIMIT, process, requests};
@@ -42,12 +42,12 @@ pub(crate) fn measure(table: &mut Table) {
     let seconds = began.elapsed().as_secs_f64();
     let busy = process::processor(&executor) - before;
     for (who, proxy) in [("idle".to_owned(), &idle_proxy), (with_jobs(), &proxy)] {
-        let since = |request: &crate::support::proxy::Request| request.at >= began;
         let all = proxy.requests(Call::Any);
-        let rate = all.iter().filter(|request| since(request)).count() as f64 / seconds;
+        let since: Vec<_> = all.iter().filter(|it| it.at >= began).collect();
+        let rate = since.len() as f64 / seconds;
         table.add(
             format!("requests a second to the API server, {who}, over {seconds:.0} s"),
-            format!("{rate:.2}"),
+            format!("{rate:.2} ({})", kinds(&since)),
             format!("< {REQUESTS_MOST}"),
             rate < REQUESTS_MOST,
         );
@@ -64,6 +64,23 @@ pub(crate) fn measure(table: &mut Table) {
     crowd.finish(&stage, &crowd.jobs[CANCELLED..]);
     executor.stop();
     requests::add_row(table, &proxy, JOBS, 2);
+}
+
+/// How many there were of each kind.
+fn kinds(requests: &[&Request]) -> String {
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+    for request in requests {
+        let last = request.path.rsplit('/').next().unwrap_or_default();
+        let follows = request.query.contains("follow=true");
+        let how = if follows { " followed" } else { "" };
+        let kind = format!("{} {last}{how}", request.method);
+        *kinds.entry(kind).or_default() += 1;
+    }
+    let told: Vec<String> = kinds
+        .iter()
+        .map(|(kind, count)| format!("{kind}: {count}"))
+        .collect();
+    told.join(", ")
 }
 
 fn with_jobs() -> String {
