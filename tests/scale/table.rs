@@ -9,9 +9,12 @@ use crate::process::{Holding, Processor};
 /// Rows of the table, at equal numbers of jobs.
 pub(crate) const ROWS: usize = 10;
 
-/// Less than this share of the first row is no growth but noise: which pages
-/// the allocator keeps, and how many streams happen to be open.
+/// A smaller share is no growth but noise: which pages the allocator keeps, and
+/// how many streams happen to be open.
 const NOISE: f64 = 0.05;
+
+/// With a larger share left over, processors are not what jobs wait for.
+const FREE: f64 = 0.1;
 
 /// What was seen on the way to so many jobs.
 pub(crate) struct Row {
@@ -52,17 +55,18 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Whether the executor holds more of anything at the end.
+    /// Whether the executor held ever more of anything.
     pub(crate) fn has_grown(&self) -> bool {
-        self.growths().iter().any(|growth| growth.is_more())
+        self.growths().iter().any(|growth| growth.has_grown())
     }
 
     fn growths(&self) -> [Growth; 4] {
-        let (first, last) = (&self.rows[0], &self.rows[self.rows.len() - 1]);
+        let [first, middle, last] = [0, ROWS / 2 - 1, ROWS - 1].map(|row| self.rows[row].holding);
         let growth = |what, of: fn(&Holding) -> f64| Growth {
             what,
-            first: of(&first.holding),
-            last: of(&last.holding),
+            first: of(&first),
+            middle: of(&middle),
+            last: of(&last),
         };
         [
             growth("resident memory, MiB", |holding| holding.memory),
@@ -73,17 +77,33 @@ impl Report {
     }
 }
 
-/// One thing in the first and in the last row.
+/// One thing in the first row, in the middle, and in the last row.
 struct Growth {
     what: &'static str,
     first: f64,
+    middle: f64,
     last: f64,
 }
 
 impl Growth {
-    fn is_more(&self) -> bool {
-        self.last > self.first * (1.0 + NOISE)
+    /// Pages of a stack or a heap that were used once are kept, and the highest
+    /// use of all is not met in the first minute: so that alone is growth what
+    /// also goes on in the second half.
+    fn has_grown(&self) -> bool {
+        is_more(self.first, self.last) && is_more(self.middle, self.last)
     }
+
+    fn verdict(&self) -> &'static str {
+        match is_more(self.first, self.last) {
+            true if self.has_grown() => "HAS GROWN",
+            true => "has levelled off",
+            false => "no growth",
+        }
+    }
+}
+
+fn is_more(before: f64, after: f64) -> bool {
+    after > before * (1.0 + NOISE)
 }
 
 impl fmt::Display for Row {
@@ -104,16 +124,17 @@ impl fmt::Display for Row {
 
 impl fmt::Display for Growth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Growth { what, first, last } = self;
-        let verdict = if self.is_more() {
-            "HAS GROWN"
-        } else {
-            "no growth"
-        };
-        let share = (last / first - 1.0) * 100.0;
+        let share = |before: f64| (self.last / before - 1.0) * 100.0;
         write!(
             f,
-            "{what}: {first:.1} to {last:.1} ({share:+.1} %): {verdict}"
+            "{}: {:.1}, then {:.1}, then {:.1} ({:+.1} %; in the second half {:+.1} %): {}",
+            self.what,
+            self.first,
+            self.middle,
+            self.last,
+            share(self.first),
+            share(self.middle),
+            self.verdict()
         )
     }
 }
@@ -128,8 +149,8 @@ impl fmt::Display for Report {
         for row in &self.rows {
             writeln!(f, "{row}")?;
         }
-        let (first, last) = (&self.rows[0], &self.rows[self.rows.len() - 1]);
-        writeln!(f, "\nFrom job {} to job {}:", first.jobs, last.jobs)?;
+        let [first, middle, last] = [0, ROWS / 2 - 1, ROWS - 1].map(|row| self.rows[row].jobs);
+        writeln!(f, "\nAt job {first}, job {middle} and job {last}:")?;
         for growth in self.growths() {
             writeln!(f, "- {growth}")?;
         }
@@ -174,14 +195,22 @@ impl Report {
         for (name, time) in &processor.servers {
             tell(name, *time)?;
         }
+        let servers = processor.of_servers();
+        let known = servers + processor.executor + processor.stand_ins + processor.idle;
         tell("executor", processor.executor)?;
         tell("stand-ins for frontend and kubelet", processor.stand_ins)?;
+        tell("others on the machine", all - known)?;
         tell("nobody", processor.idle)?;
-        let of_servers = processor.of_servers();
+        let times = servers / processor.executor;
+        let bound = match processor.idle / all < FREE {
+            true if times > 1.0 => "the servers of Kubernetes",
+            true => "the executor",
+            false => "the time on the node and what the servers wait for by themselves",
+        };
         write!(
             f,
-            "The servers of Kubernetes took {:.0} times what the executor took.",
-            of_servers / processor.executor
+            "The servers took {times:.1} times what the executor took: the makespan is bound by \
+             {bound}."
         )
     }
 }

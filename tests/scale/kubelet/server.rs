@@ -2,12 +2,14 @@
 //! does not look at the certificate.
 
 use std::io::{self, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::lock;
 use super::log::{Log, Logs};
 use crate::frontend::http::{Head, read_head};
 use crate::support::cluster::host_address;
@@ -18,18 +20,26 @@ const LOGS: &str = "/containerLogs/";
 /// No container is silent for longer.
 const SILENCE: Duration = Duration::from_secs(120);
 
-/// Serves logs until the process ends.
+/// Serves logs until it is dropped.
 pub(super) struct Server {
     terminator: Terminator,
+    connections: Connections,
 }
+
+/// Those that are open, and remains of those that were.
+type Connections = Arc<Mutex<Vec<Weak<TcpStream>>>>;
 
 impl Server {
     /// On a free port of the address under which the API server reaches us.
     pub(super) fn start(logs: Logs) -> Server {
         let listener = TcpListener::bind((host_address(), 0)).expect("a port is free");
         let plain = listener.local_addr().expect("the listener has an address");
+        let connections = Connections::default();
+        let open = Arc::clone(&connections);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                let stream = Arc::new(stream);
+                lock(&open).push(Arc::downgrade(&stream));
                 let logs = logs.clone();
                 // The API server opens another connection when one breaks.
                 thread::spawn(move || serve(&stream, &logs));
@@ -37,6 +47,7 @@ impl Server {
         });
         Server {
             terminator: Terminator::before(plain),
+            connections,
         }
     }
 
@@ -45,6 +56,17 @@ impl Server {
         let url = self.terminator.url();
         let address = url.strip_prefix("https://").unwrap_or(&url).parse();
         address.expect("it is an IP address with a port")
+    }
+}
+
+impl Drop for Server {
+    /// Ends the connections that the API server keeps for later, since the
+    /// terminator waits for all of them.
+    fn drop(&mut self) {
+        for stream in lock(&self.connections).iter().filter_map(Weak::upgrade) {
+            // It may be closed already.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
     }
 }
 
@@ -72,7 +94,7 @@ fn serve(mut stream: &TcpStream, logs: &Logs) -> io::Result<()> {
 }
 
 /// The log of `/containerLogs/NAMESPACE/POD/CONTAINER`.
-fn find(head: &Head, logs: &Logs) -> Option<std::sync::Arc<Log>> {
+fn find(head: &Head, logs: &Logs) -> Option<Arc<Log>> {
     let mut parts = head.path.strip_prefix(LOGS)?.split('/').skip(1);
     logs.find(parts.next()?, parts.next()?)
 }
