@@ -23,6 +23,11 @@ pub(crate) struct Timeouts {
     pub(crate) total: Duration,
 }
 
+/// Room for what a connection receives: the head of an answer must fit in.
+const INPUT_BUFFER_BYTES: usize = 32 * 1024;
+/// Room for what it sends, for which a hundred jobs may have one each.
+const OUTPUT_BUFFER_BYTES: usize = 16 * 1024;
+
 /// Makes a client; its clones share one pool of connections.
 ///
 /// It blocks, tries once, gives every status back as an answer, and follows no
@@ -37,6 +42,8 @@ pub(crate) fn agent(timeouts: Timeouts) -> Agent {
         .tls_config(tls)
         .http_status_as_error(false)
         .max_redirects(0)
+        .input_buffer_size(INPUT_BUFFER_BYTES)
+        .output_buffer_size(OUTPUT_BUFFER_BYTES)
         .user_agent(concat!("executor/", env!("CARGO_PKG_VERSION")))
         .timeout_resolve(Some(timeouts.connect))
         .timeout_connect(Some(timeouts.connect))

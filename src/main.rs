@@ -2,8 +2,9 @@
 
 use std::ffi::OsStr;
 use std::io::Write;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use executor::cluster::names::WORKSPACE;
 use executor::config::Config;
@@ -30,12 +31,18 @@ Exit codes: 0 success, 1 failure, 2 ended by a second signal with jobs left.
 validate ends with 0 only if jobs can run.
 ";
 
+/// One heap for all threads; what is large goes back as soon as it is freed.
+const HEAP_SETTINGS: [(&str, &str); 2] = [
+    ("MALLOC_ARENA_MAX", "1"),
+    ("MALLOC_MMAP_THRESHOLD_", "65536"),
+];
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        [] | ["run"] => run(false).into(),
-        ["run", "--verify"] => run(true).into(),
+        [] | ["run"] => run_with_one_heap(false).into(),
+        ["run", "--verify"] => run_with_one_heap(true).into(),
         ["validate"] => validate().into(),
         ["setup-workspace"] => setup_workspace().into(),
         ["help" | "--help" | "-h", ..] | ["run", "--help" | "-h"] => print(USAGE).into(),
@@ -49,6 +56,27 @@ fn main() -> ExitCode {
             Exit::Failed.into()
         }
     }
+}
+
+/// The C library reads its settings at the start of a process. Left to itself
+/// it makes many heaps for threads, each of which keeps what was freed in it;
+/// with two hundred threads that is a third of our memory, and no thread of ours
+/// allocates so much that one heap would make it wait. So the program starts once
+/// more in its own place, unless somebody has chosen for it.
+fn run_with_one_heap(verify: bool) -> Exit {
+    let is_chosen = HEAP_SETTINGS
+        .iter()
+        .any(|(name, _)| std::env::var_os(name).is_some());
+    let mut words = std::env::args_os();
+    if let (false, Some(name), Ok(program)) = (is_chosen, words.next(), std::env::current_exe()) {
+        // It returns only if it did not work; then more memory is what it costs.
+        let _ = Command::new(program)
+            .arg0(name)
+            .args(words)
+            .envs(HEAP_SETTINGS)
+            .exec();
+    }
+    run(verify)
 }
 
 /// Runs the daemon, after the checks of `validate` if they are asked for.
