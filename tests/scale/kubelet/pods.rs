@@ -25,8 +25,10 @@ const LINES: u32 = 4;
 /// their status, in another one for who follows their logs.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const WATCH_SECONDS: u32 = 240;
-/// Before a watch that failed is tried again.
+/// Before a call that failed is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often a status is told that nobody hears.
+const TRIES: u32 = 30;
 
 /// What pods are played on.
 #[derive(Clone)]
@@ -103,11 +105,21 @@ async fn remove(stage: Stage, pod: core::Pod) {
             uid,
             ..Preconditions::default()
         });
-    match pods.delete(&name, &params).await {
-        Ok(_) => {}
-        Err(Error::Api(answer)) if matches!(answer.code, 404 | 409) => {}
-        Err(problem) => eprintln!("pod {name} stays: {problem}"),
+    for tries in 1.. {
+        match pods.delete(&name, &params).await {
+            Err(problem) if tries < TRIES && !is_gone(&problem) => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(problem) if is_gone(&problem) => return,
+            Err(problem) => return eprintln!("pod {name} stays: {problem}"),
+            Ok(_) => return,
+        }
     }
+}
+
+/// Whether the pod is not there any more, or another one has its name.
+fn is_gone(problem: &Error) -> bool {
+    matches!(problem, Error::Api(answer) if matches!(answer.code, 404 | 409))
 }
 
 /// What happens is noticed somewhere between two looks.
@@ -202,7 +214,16 @@ impl Player {
                 "initContainerStatuses": statuses, "containerStatuses": main},
         });
         let (params, patch) = (PatchParams::default(), Patch::Strategic(patch));
-        let answer = self.pods.patch_status(&self.name, &params, &patch).await;
-        answer.map(|_| ())
+        let mut tries = 1;
+        loop {
+            match self.pods.patch_status(&self.name, &params, &patch).await {
+                // A kubelet goes on until it is heard; the servers are busy here.
+                Err(problem) if tries < TRIES && !is_gone(&problem) => {
+                    tries += 1;
+                    tokio::time::sleep(PAUSE).await;
+                }
+                answer => return answer.map(|_| ()),
+            }
+        }
     }
 }
