@@ -39,9 +39,11 @@ validate ends with 0 only if jobs can run; exec ends as its command does, with
 125 if that did not run or its end was not seen, and 130 after a signal.
 ";
 
-/// One heap for all threads; what is large goes back as soon as it is freed.
-const HEAP_SETTINGS: [(&str, &str); 2] = [
+/// One heap for all threads, and no stock of freed pieces for each of them; what
+/// is large goes back as soon as it is freed.
+const HEAP_SETTINGS: [(&str, &str); 3] = [
     ("MALLOC_ARENA_MAX", "1"),
+    ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0"),
     ("MALLOC_MMAP_THRESHOLD_", "65536"),
 ];
 

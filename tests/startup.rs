@@ -178,3 +178,33 @@ fn the_draft_manifest_starts_as_it_stands() {
     let status = executor.wait(Duration::from_secs(40));
     assert_eq!(status.code(), Some(0), "{}", executor.log());
 }
+
+/// The settings of the C library's heap that a process was started with.
+fn heap_settings(executor: &Daemon) -> Vec<String> {
+    let path = format!("/proc/{}/environ", executor.pid());
+    let environment = std::fs::read_to_string(path).unwrap();
+    let settings = environment.split('\0').filter(|variable| {
+        variable.starts_with("MALLOC_") || variable.starts_with("GLIBC_TUNABLES=")
+    });
+    let mut settings: Vec<String> = settings.map(str::to_owned).collect();
+    settings.sort();
+    settings
+}
+
+#[test]
+fn threads_share_one_heap_without_stocks() {
+    let stage = Stage::new();
+    let executor = stage.executor().start();
+    assert_eq!(
+        heap_settings(&executor),
+        [
+            "GLIBC_TUNABLES=glibc.malloc.tcache_count=0",
+            "MALLOC_ARENA_MAX=1",
+            "MALLOC_MMAP_THRESHOLD_=65536",
+        ]
+    );
+    executor.stop();
+    let chosen = stage.executor().env("MALLOC_ARENA_MAX", "4").start();
+    assert_eq!(heap_settings(&chosen), ["MALLOC_ARENA_MAX=4"]);
+    chosen.stop();
+}
