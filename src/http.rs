@@ -24,9 +24,9 @@ pub(crate) struct Timeouts {
 }
 
 /// Room for what a connection receives: the head of an answer must fit in.
-const INPUT_BUFFER_BYTES: usize = 32 * 1024;
+const INPUT_BUFFER_BYTES: usize = 16 * 1024;
 /// Room for what it sends, for which a hundred jobs may have one each.
-const OUTPUT_BUFFER_BYTES: usize = 16 * 1024;
+const OUTPUT_BUFFER_BYTES: usize = 8 * 1024;
 
 /// Makes a client; its clones share one pool of connections.
 ///

@@ -17,7 +17,7 @@ use crate::logs::redact::{Redactions, Redactor};
 
 /// Output up to this size stays in memory; what is larger moves to a file. A
 /// hundred jobs must be cheap, and most output is less or far more.
-const MEMORY_BYTES_MAX: usize = 16 * 1024;
+const MEMORY_BYTES_MAX: usize = 8 * 1024;
 
 /// Collects the output of one container.
 pub struct Output {
