@@ -65,28 +65,21 @@ fn secrets_go_with_the_job_of_a_dead_executor() {
 #[test]
 fn a_refused_secret_leaves_no_job() {
     let stage = Stage::new();
-    stage
-        .namespace
-        .kubectl(&["create", "quota", "no-secrets", "--hard=count/secrets=0"]);
-    eventually(
-        "the quota counts",
-        SOON,
-        || {
-            let quotas = stage.namespace.list("resourcequotas");
-            quotas[0]["status"]["used"].is_object().then_some(())
-        },
-        || stage.namespace.story(),
-    );
+    stage.namespace.set_rules(&[
+        ("batch", "jobs", &["create", "delete"]),
+        ("", "pods", &["get", "list", "watch"]),
+        ("", "secrets", &["delete"]),
+    ]);
     let executor = stage.executor().start();
     let job = sleeper(&stage);
     let view = stage.frontend.wait_finished(job, MINUTES);
     let message = view.state.message().unwrap_or_default().to_owned();
     assert!(
-        matches!(view.state, JobState::Errored { .. }) && message.contains("exceeded quota"),
+        matches!(view.state, JobState::Errored { .. }) && message.contains("create Secret"),
         "{:?}",
         view.state
     );
-    assert!(view.log_text().contains("exceeded quota"), "{message}");
+    assert!(view.log_text().contains("create Secret"), "{message}");
     executor.stop();
     stage.assert_clean();
 }

@@ -138,7 +138,7 @@ impl<'a> Waiting<'a> {
             return judgement;
         };
         let since = *self.doubt.get_or_insert_with(|| {
-            self.subscription.refresh();
+            self.subscription.look_again();
             now
         });
         // What the list brought may be on its way still.

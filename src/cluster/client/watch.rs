@@ -72,6 +72,13 @@ impl Subscription {
         self.subscribers.refresh.notify_one();
     }
 
+    /// Asks for a new list whatever the watch brings, as a job would end for
+    /// something that was not seen. It is made some seconds after the last one
+    /// at the soonest.
+    pub fn look_again(&self) {
+        self.subscribers.doubted.notify_one();
+    }
+
     /// Whether all pods were listed since then, so that what is not in the
     /// newest view was not there at that time.
     pub fn was_listed_since(&self, time: Instant) -> bool {
@@ -155,8 +162,10 @@ impl Drop for PodWatch {
 #[derive(Default)]
 struct Subscribers {
     by_run: Mutex<HashMap<String, Subscriber>>,
-    /// Asks for a new list.
+    /// Asks for a new list, if the watch is silent.
     refresh: Notify,
+    /// Asks for a new list.
+    doubted: Notify,
     /// When the last list that arrived was asked for.
     list_began: Mutex<Option<Instant>>,
 }
@@ -315,9 +324,11 @@ async fn watch(
     let mut events = pin!(answered(WATCH, answer)?);
     let began = Instant::now();
     let mut last = began;
+    let mut doubted = pin!(asked_since(&subscribers.doubted, began));
     loop {
         let next = pin!(tokio::time::timeout(SILENCE_MAX, events.try_next()));
-        let asked = pin!(asked_since(subscribers, last));
+        let silent = pin!(asked_since(&subscribers.refresh, last));
+        let asked = future::select(silent, doubted.as_mut());
         let event = match future::select(next, asked).await {
             Either::Left((event, _)) => answered(WATCH, event)?,
             Either::Right(_) => return Ok(()),
@@ -346,11 +357,11 @@ async fn watch(
     }
 }
 
-/// Waits until the watch has been silent for a while and somebody asks for a
-/// list, or has asked meanwhile.
-async fn asked_since(subscribers: &Subscribers, last: Instant) {
+/// Waits until nothing was brought for a while since then and somebody asks for
+/// a list, or has asked meanwhile.
+async fn asked_since(asking: &Notify, last: Instant) {
     tokio::time::sleep_until((last + LISTS_APART).into()).await;
-    subscribers.refresh.notified().await;
+    asking.notified().await;
 }
 
 /// What a call, or a part of its answer, brought in time.
