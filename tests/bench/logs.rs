@@ -82,6 +82,11 @@ impl Writer {
         });
         let job = stage.frontend.enqueue(job);
         reins.wait_for(1);
+        // By then the API server, too, knows that the container runs.
+        stage.frontend.wait_for(job, LIMIT, |view| {
+            let log = view.log("step.kubernetes.led");
+            log.is_some_and(|log| log.out.contains(WORD))
+        });
         Writer { job, reins }
     }
 
