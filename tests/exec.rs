@@ -188,7 +188,7 @@ fn a_dry_run_creates_nothing_and_hides_secrets() {
     assert_ends(&mut process, 0);
     let text = process.output();
     let objects: Vec<&str> = text.split("---\n").skip(1).collect();
-    assert_eq!(objects.len(), 3, "{text}");
+    assert_eq!(objects.len(), 2, "{text}");
     // The API server takes the Job as it is printed.
     let create = ["create", "--dry-run=server", "-o", "json", "-f", "-"];
     let job: Value = serde_json::from_str(&kubectl(&create, Some(objects[0]))).unwrap();
