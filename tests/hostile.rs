@@ -272,11 +272,10 @@ fn a_step_finds_nothing_that_is_not_its_own() {
     let ask = "wget -q -O - --no-check-certificate \
                https://$KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT/api/v1/secrets; echo end";
     let view = stage.complete(stage.job().step(quiet("ask", TINY_IMAGE).command(ask)));
-    let answer = lines(&view, "ask").join("\n");
-    assert!(
-        answer.ends_with("end") && !answer.contains("items"),
-        "{answer}"
-    );
+    // What it says of the refusal goes to the other stream, and may come later.
+    let answer = lines(&view, "ask");
+    assert!(answer.contains(&"end"), "{answer:?}");
+    assert!(!answer.join("\n").contains("items"), "{answer:?}");
     assert_unharmed(&stage, other);
     executor.stop();
     stage.assert_clean();
