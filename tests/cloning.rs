@@ -194,7 +194,10 @@ fn fail(stage: &Stage, spec: JobSpec) -> String {
     assert!(says, "{:?}\n{}", job.state, job.log_text());
     assert!(job.log("step.kubernetes.never").is_none(), "no step runs");
     let log = &job.log("setup.workspace").unwrap().out;
-    log.lines().last().unwrap_or_default().to_owned()
+    // What is wrong goes to another stream than what went well before, so that
+    // it need not stand last.
+    let said = log.lines().rfind(|line| line.contains("executor: "));
+    said.unwrap_or_else(|| panic!("{log}")).to_owned()
 }
 
 #[test]
