@@ -2,9 +2,9 @@
 //!
 //! This folder alone holds `async`. The runtime has one thread of its own,
 //! which drives connections, the watch (`watch.rs`), log streams
-//! (`log_stream.rs`), questions (`inquiry.rs`) and Events (`events.rs`); a call blocks the thread
-//! that makes it and has a timeout. Calls are tried once: the worker owns the
-//! outcome.
+//! (`log_stream.rs`), questions (`inquiry.rs`) and Events (`events.rs`); a call
+//! blocks the thread that makes it and has a timeout. Calls are tried once: the
+//! worker owns the outcome.
 
 mod busy;
 pub mod events;
